@@ -1,0 +1,25 @@
+"""metabridge: few-shot episodes computed once, in NumPy, for PyTorch and for JAX.
+
+The data core. `torch_backend` and `jax_backend` turn its episodes into tensors and meta-train on them;
+this package imports neither framework.
+"""
+
+from metabridge.batches import EpisodeBatch
+from metabridge.loader import EpisodeLoader
+from metabridge.metadatasets import CombinationMetaDataset, MetaDataset, Task
+from metabridge.plans import EpisodePlan
+from metabridge.splitters import ClassSplitter, Splitter
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ClassSplitter",
+    "CombinationMetaDataset",
+    "EpisodeBatch",
+    "EpisodeLoader",
+    "EpisodePlan",
+    "MetaDataset",
+    "Splitter",
+    "Task",
+    "__version__",
+]

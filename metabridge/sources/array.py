@@ -1,0 +1,135 @@
+"""A class source over one array, in memory or memory-mapped."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from metabridge.sources.base import content_fingerprint
+
+__all__ = ["ArraySource"]
+
+_HASH_BLOCK_BYTES = 1 << 24
+
+
+class ArraySource:
+    """Examples of class *c* are rows `class_starts[c] : class_starts[c] + class_sizes[c]` of `examples`.
+
+    Build one with `ArraySource.from_classes` or `ArraySource.from_labels`:
+
+    >>> import numpy as np
+    >>> images = {"circle": np.zeros((20, 28, 28, 1), np.uint8), "square": np.ones((20, 28, 28, 1), np.uint8)}
+    >>> ArraySource.from_classes(images)
+    ArraySource(2 classes, 40 examples of shape (28, 28, 1), uint8)
+
+    Args:
+        examples: `(total, H, W, channels)` uint8 images, or `(total, …)` floating-point features.
+        class_starts: `(C,)` first row of each class.
+        class_sizes: `(C,)` number of rows of each class.
+        class_names: C distinct names.
+
+    Raises:
+        TypeError: if `examples` is neither uint8 nor floating point.
+        ValueError: if the table does not fit the array, a class is empty, or a name appears twice.
+    """
+
+    def __init__(
+        self,
+        examples: npt.NDArray[Any],
+        class_starts: npt.ArrayLike,
+        class_sizes: npt.ArrayLike,
+        class_names: Sequence[str],
+    ) -> None:
+        self.examples = np.asarray(examples)
+        self.class_starts = np.asarray(class_starts, dtype=np.int64)
+        self.class_sizes = np.asarray(class_sizes, dtype=np.int64)
+        self.class_names = class_names
+        self._check()
+
+    def _check(self) -> None:
+        if self.examples.dtype != np.uint8 and not np.issubdtype(self.examples.dtype, np.floating):
+            raise TypeError(
+                f"`examples` must be uint8 images or floating-point features, got {self.examples.dtype}; "
+                "convert them first, for example with examples.astype(np.float32)."
+            )
+        counts = {len(self.class_starts), len(self.class_sizes), len(self.class_names)}
+        if len(counts) != 1:
+            raise ValueError(
+                "`class_starts`, `class_sizes` and `class_names` must have one entry per class, got "
+                f"{len(self.class_starts)}, {len(self.class_sizes)} and {len(self.class_names)}."
+            )
+        if counts == {0}:
+            raise ValueError("a class source needs at least one class, got none; look at the folder or array it came from.")
+        if self.class_sizes.min() < 1:
+            name = self.class_names[int(self.class_sizes.argmin())]
+            raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
+        if self.class_starts.min() < 0 or (self.class_starts + self.class_sizes).max() > len(self.examples):
+            raise ValueError(f"the class table points outside the {len(self.examples)} rows of `examples`.")
+
+    @classmethod
+    def from_classes(cls, classes: Mapping[str, npt.ArrayLike]) -> Self:
+        """From a mapping class name → `(n, …)` array of its examples, in the mapping's order."""
+        arrays = {name: np.asarray(array) for name, array in classes.items()}
+        if not arrays:
+            raise ValueError("`classes` must hold at least one class, got an empty mapping.")
+        sizes = np.array([len(array) for array in arrays.values()], dtype=np.int64)
+        return cls(np.concatenate(list(arrays.values())), np.cumsum(sizes) - sizes, sizes, tuple(arrays))
+
+    @classmethod
+    def from_labels(
+        cls, examples: npt.NDArray[Any], labels: npt.ArrayLike, class_names: Sequence[str] | None = None
+    ) -> Self:
+        """From `(total, …)` examples and `(total,)` labels, in any order.
+
+        Classes are ordered by label. `class_names` are the names of labels 0, 1, …; without it a class is named
+        by its label.
+        """
+        values, inverse = np.unique(np.asarray(labels), return_inverse=True)
+        if len(inverse) != len(examples):
+            raise ValueError(f"`labels` must have one entry per example, got {len(inverse)} for {len(examples)} examples.")
+        sizes = np.bincount(inverse, minlength=len(values)).astype(np.int64)
+        order = np.argsort(inverse, kind="stable")
+        names = [str(value) if class_names is None else class_names[int(value)] for value in values]
+        return cls(examples[order], np.cumsum(sizes) - sizes, sizes, tuple(names))
+
+    @property
+    def example_shape(self) -> tuple[int, ...]:
+        """Shape of one example."""
+        return self.examples.shape[1:]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """dtype of the examples."""
+        return self.examples.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example."""
+        return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, self._blocks())
+
+    def _blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """The examples in class order, a bounded number of bytes at a time."""
+        row_bytes = max(1, self.examples[:1].nbytes)
+        rows = max(1, _HASH_BLOCK_BYTES // row_bytes)
+        for start, size in zip(self.class_starts.tolist(), self.class_sizes.tolist(), strict=True):
+            for first in range(start, start + size, rows):
+                yield self.examples[first : min(first + rows, start + size)]
+
+    def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        """One indexed copy; see `ClassSource.gather`."""
+        return self.examples.take(self.class_starts[class_ids] + example_ids, axis=0)
+
+    def select(self, class_ids: Sequence[int]) -> "ArraySource":
+        """A source of these classes alone, in this order, over the same array."""
+        ids = np.asarray(class_ids, dtype=np.int64)
+        names = tuple(self.class_names[i] for i in ids)
+        return ArraySource(self.examples, self.class_starts[ids], self.class_sizes[ids], names)
+
+    def __len__(self) -> int:
+        return len(self.class_sizes)
+
+    def __repr__(self) -> str:
+        total = int(self.class_sizes.sum())
+        return f"{type(self).__name__}({len(self)} classes, {total} examples of shape {self.example_shape}, {self.dtype})"

@@ -1,0 +1,154 @@
+"""What all toy regression problems share: tasks and episodes by arithmetic on stream words, nothing stored."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metabridge.batches import WHOLE, EpisodeBatch, Split
+from metabridge.metadatasets import MetaDataset, Task
+from metabridge.plans import EpisodePlan, draw_plan, plan_examples
+from metabridge.splitters import Splitter
+from metabridge.streams import normals, philox_words, stream_key
+
+__all__ = ["ToyMetaDataset"]
+
+Floats = npt.NDArray[np.float64]
+
+_INPUT_LANE = 1
+_NOISE_LANE = 2
+
+
+class ToyMetaDataset(MetaDataset):
+    """Regression tasks numbered 0 … `num_tasks` − 1.
+
+    The function of task *i* depends on (dataset seed, meta-split, *i*) alone, so `dataset.seed(s)` chooses the
+    family of tasks; which points of it an episode sees depends on the episode's seed and index. The arithmetic is
+    float64 and the same to the last bit on every machine; the arrays are float32.
+
+    Args:
+        num_samples_per_task: points per episode, to be divided by the splitter.
+        num_tasks: number of different tasks.
+        noise_std: standard deviation of Gaussian noise added to the targets, `None` for none.
+        meta_split: `"train"`, `"val"` or `"test"`: three independent families.
+        dataset_transform: a splitter.
+
+    Raises:
+        ValueError: for counts below 1, a negative noise, or fewer points than the splitter needs.
+    """
+
+    def __init__(
+        self,
+        num_samples_per_task: int,
+        num_tasks: int,
+        noise_std: float | None = None,
+        meta_split: str = "train",
+        dataset_transform: Splitter | None = None,
+    ) -> None:
+        for name, value in (("num_samples_per_task", num_samples_per_task), ("num_tasks", num_tasks)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
+        if noise_std is not None and not (0 <= noise_std < float("inf")):
+            raise ValueError(f"`noise_std` must be a finite number of at least 0, or None, got {noise_std!r}.")
+        self.num_samples_per_task = num_samples_per_task
+        self._num_tasks = num_tasks
+        self.noise_std = noise_std
+        super().__init__(meta_split, None, dataset_transform)
+
+    @property
+    @abstractmethod
+    def parameter_ranges(self) -> dict[str, tuple[float, float]]:
+        """The distribution of a task's parameters and inputs, for the description."""
+
+    @abstractmethod
+    def task_parameters(self, tasks: npt.ArrayLike) -> dict[str, Floats]:
+        """Parameter name → `(B,)` values of the tasks with these numbers."""
+
+    @abstractmethod
+    def inputs_from_words(self, words: npt.NDArray[np.uint64]) -> Floats:
+        """Inputs of the same shape as `words`."""
+
+    @abstractmethod
+    def evaluate(self, tasks: npt.ArrayLike, inputs: Floats) -> Floats:
+        """Noise-free targets `(B, n)` of tasks `(B,)` at `inputs` `(B, n)`."""
+
+    @property
+    def num_classes_per_task(self) -> None:
+        """`None`: regression."""
+        return None
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of different tasks."""
+        return self._num_tasks
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Everything besides episode seed and index that decides an episode, as JSON-ready values."""
+        return {
+            "kind": type(self).__name__,
+            "meta_split": self.meta_split,
+            "family_seed": self.current_seed,
+            "num_tasks": self.num_tasks,
+            "num_samples_per_task": self.num_samples_per_task,
+            "noise_std": self.noise_std,
+            "ranges": {name: list(ends) for name, ends in self.parameter_ranges.items()},
+            "splits": [list(split) for split in self._splitter.splits],
+            "shuffle": self._splitter.shuffle,
+            "random_state_seed": self.random_state_seed,
+        }
+
+    @property
+    def _splitter(self) -> Splitter:
+        return self.splitter or Splitter(((WHOLE, self.num_samples_per_task),), shuffle=False)
+
+    def check_examples_per_class(self, count: int) -> None:
+        """Raise `ValueError` if a task has fewer than `count` points."""
+        if count > self.num_samples_per_task:
+            raise ValueError(
+                f"support and query together need {count} points, `num_samples_per_task` is "
+                f"{self.num_samples_per_task}; raise it or ask for fewer shots."
+            )
+
+    def parameter_words(self, tasks: npt.ArrayLike, count: int) -> npt.NDArray[np.uint64]:
+        """`(B, count)` words that decide the parameters of tasks `(B,)`."""
+        key = stream_key(f"toy/{type(self).__name__}", self.current_seed, self.meta_split)
+        return philox_words(key, tasks, count)
+
+    def plan(self, seed: int, indices: npt.ArrayLike) -> EpisodePlan:
+        """Plan the episodes at `indices` of the stream of `seed`: a task, and which of its points."""
+        sizes = np.array([self.num_samples_per_task])
+        return draw_plan(self.episode_key(seed), indices, sizes, self.num_tasks, 1, self._splitter, False)
+
+    def task_plan(self, index: int) -> EpisodePlan:
+        """Plan task number `index`, fixed by (seed, index)."""
+        if not isinstance(index, (int, np.integer)) or not 0 <= index < self.num_tasks:
+            raise IndexError(f"a task is addressed by an integer in [0, {self.num_tasks}), got {index!r}.")
+        key, row = self.task_key(index), np.zeros(1, dtype=np.int64)
+        words = philox_words(key, row, 2 + self._splitter.examples_per_class)
+        sizes = np.array([self.num_samples_per_task])
+        return plan_examples(key, row, words, np.array([[index]]), sizes, self._splitter, False)
+
+    def gather(self, plan: EpisodePlan) -> EpisodeBatch:
+        """Compute the points a plan names: inputs and targets `(B, k, 1)` float32 for every split."""
+        tasks, points = plan.classes[:, 0], plan.examples[:, 0]
+        inputs = self.inputs_from_words(philox_words(plan.key, plan.indices, self.num_samples_per_task, _INPUT_LANE))
+        inputs = np.take_along_axis(inputs, points, axis=1)
+        targets = self.evaluate(tasks, inputs)
+        if self.noise_std is not None:
+            noise = normals(philox_words(plan.key, plan.indices, self.num_samples_per_task, _NOISE_LANE))
+            targets = targets + self.noise_std * np.take_along_axis(noise, points, axis=1)
+        splits: dict[str, Split] = {}
+        for name, columns in plan.split_columns():
+            chosen = np.ascontiguousarray(inputs[:, columns, None], dtype=np.float32)
+            splits[name] = (chosen, np.ascontiguousarray(targets[:, columns, None], dtype=np.float32))
+        return EpisodeBatch(plan, splits)
+
+    def __iter__(self) -> Iterator[Task | dict[str, Task]]:
+        """All tasks in order, made one at a time."""
+        return (self[index] for index in range(self.num_tasks))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.num_tasks} tasks of {self.num_samples_per_task} points, meta-{self.meta_split})"

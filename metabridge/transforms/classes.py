@@ -1,0 +1,91 @@
+"""Class augmentations: a transformed class is a new class, with an id of its own."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["ClassAugmentation", "Rotation", "expand_class_augmentations"]
+
+
+class ClassAugmentation(Protocol):
+    """What every class augmentation is: a deterministic map of images to images of the same shape.
+
+    Its `repr` is part of the episodes' fingerprint, so it must say everything that decides the result.
+    """
+
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Transform `(..., H, W, channels)` images; the result may be a view."""
+
+    def __iter__(self) -> Iterator["ClassAugmentation"]:
+        """The single augmentations this one stands for, one per new class."""
+
+
+class Rotation:
+    """Turn images counter-clockwise by multiples of 90 degrees; each angle makes a new class of every class.
+
+    The usual augmentation of Omniglot (Santoro et al. 2016, arXiv 1605.06065): 1028 meta-train characters
+    become 4112 classes with `Rotation([90, 180, 270])`. Multiples of 90 degrees move pixels without
+    interpolation, so rotated images are exact.
+
+    >>> list(Rotation([90, 180]))
+    [Rotation(90), Rotation(180)]
+
+    Args:
+        angle: degrees, or a list of degrees, all multiples of 90 and none of 360.
+
+    Raises:
+        ValueError: for any other angle, or when called while it stands for several angles.
+    """
+
+    def __init__(self, angle: int | Sequence[int]) -> None:
+        angles = tuple(angle) if isinstance(angle, Sequence) else (angle,)
+        for value in angles:
+            if value % 90 or not value % 360:
+                raise ValueError(
+                    f"`angle` must be a multiple of 90 degrees and not of 360, got {value}; "
+                    "use 90, 180 or 270 (the identity is the class itself)."
+                )
+        self.angles = tuple(int(value % 360) for value in angles)
+
+    def __iter__(self) -> Iterator["Rotation"]:
+        return (Rotation(angle) for angle in self.angles)
+
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Rotate `(..., H, W, channels)` images; H must equal W unless the angle is 180."""
+        if len(self.angles) != 1:
+            raise ValueError(f"{self!r} stands for several augmentations; call each of list(rotation) instead.")
+        height, width = images.shape[-3:-1]
+        if height != width and self.angles[0] != 180:
+            raise ValueError(f"`images` must be square to turn by {self.angles[0]} degrees, got {height}×{width}.")
+        return np.rot90(images, k=self.angles[0] // 90, axes=(-3, -2))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Rotation) and self.angles == other.angles
+
+    def __hash__(self) -> int:
+        return hash(self.angles)
+
+    def __repr__(self) -> str:
+        return f"Rotation({self.angles[0] if len(self.angles) == 1 else list(self.angles)})"
+
+
+def expand_class_augmentations(augmentations: Sequence[ClassAugmentation] | None) -> tuple[ClassAugmentation, ...]:
+    """The single augmentations of a list, in order.
+
+    Raises:
+        TypeError: if `augmentations` is not a list or tuple.
+        ValueError: if one appears twice: two identical classes could meet in one task.
+    """
+    if augmentations is None:
+        return ()
+    if not isinstance(augmentations, (list, tuple)):
+        raise TypeError(
+            f"`class_augmentations` must be a list, got {type(augmentations).__name__}; write [{augmentations!r}]."
+        )
+    single = tuple(each for augmentation in augmentations for each in augmentation)
+    for position, each in enumerate(single):
+        if each in single[:position]:
+            raise ValueError(f"`class_augmentations` holds {each!r} twice; name every augmentation once.")
+    return single
