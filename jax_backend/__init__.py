@@ -1,0 +1,1 @@
+"""JAX and Flax on metabridge's episodes: loaders, MetaModules, adaptation and algorithms."""

@@ -1,0 +1,60 @@
+"""The inner loop's update."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+
+from jax_backend.modules import MetaModule
+from metabridge.subdicts import check_names
+
+__all__ = ["StepSize", "gradient_update_parameters", "sgd_update"]
+
+StepSize = float | jax.Array | Mapping[str, jax.Array | float]
+
+
+def gradient_update_parameters(
+    model: MetaModule,
+    loss: Callable[[dict[str, jax.Array]], jax.Array],
+    params: Mapping[str, jax.Array] | None = None,
+    step_size: StepSize = 0.5,
+    first_order: bool = False,
+) -> dict[str, jax.Array]:
+    """One step of gradient descent on `loss`, as a new dictionary through which gradients flow.
+
+    `params[name] − step_size · d loss / d params[name]`, equation (1) of Finn et al. 2017; the mirror of
+    `torch_backend.adaptation.gradient_update_parameters`, except that JAX differentiates functions, not values.
+
+    Args:
+        model: supplies the parameters if `params` is `None`.
+        loss: a function from a dictionary of parameters to a scalar.
+        params: the parameters before the step, e.g. those of the previous one.
+        step_size: a number, a scalar array (learned), or a mapping name → number or array for every parameter.
+        first_order: leave the second derivatives out: the gradient counts as a constant.
+
+    Returns:
+        Name → updated array, in the order of `params`.
+
+    Raises:
+        TypeError: if `loss` is no function.
+        ValueError: if `model` is no MetaModule, or `step_size` lacks a name or has an unknown one.
+    """
+    if not isinstance(model, MetaModule):
+        raise ValueError(f"`model` must be a MetaModule, got {type(model).__name__}; build it from jax_backend.modules.")
+    if not callable(loss):
+        raise TypeError(
+            f"`loss` must be a function of the parameters, got {type(loss).__name__}; "
+            "pass for example lambda params: mean_squared_error(model(inputs, params=params), targets)."
+        )
+    before = dict(model.meta_named_parameters() if params is None else params)
+    return sgd_update(before, jax.grad(loss)(before), step_size, first_order)
+
+
+def sgd_update(
+    params: Mapping[str, jax.Array], gradients: Mapping[str, jax.Array], step_size: StepSize, first_order: bool = False
+) -> dict[str, jax.Array]:
+    """`params − step_size · gradients`, name by name; arguments as in `gradient_update_parameters`."""
+    sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)
+    check_names(sizes, params, "step_size")
+    if first_order:
+        gradients = {name: jax.lax.stop_gradient(gradient) for name, gradient in gradients.items()}
+    return {name: value - sizes[name] * gradients[name] for name, value in params.items()}

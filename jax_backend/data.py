@@ -1,0 +1,102 @@
+"""Episode batches as JAX arrays: images NHWC, the core's own layout."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+
+from metabridge.batches import WHOLE
+from metabridge.loader import EpisodeLoader
+from metabridge.metadatasets import MetaDataset
+
+__all__ = ["BatchMetaDataLoader", "to_backend", "to_numpy"]
+
+Data = dict[str, tuple[jax.Array, jax.Array]]
+
+
+def to_backend(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Data:
+    """An episode batch as JAX arrays on the default device, with the same numbers and shapes.
+
+    Class targets are int32, or int64 in JAX's 64-bit mode.
+    """
+    integer = jax.dtypes.canonicalize_dtype(np.int64)
+    return {
+        name: (jax.device_put(inputs), jax.device_put(_cast_integers(targets, integer)))
+        for name, (inputs, targets) in batch.items()
+    }
+
+
+def to_numpy(data: Mapping[str, tuple[jax.Array, jax.Array]]) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Arrays back in NumPy and in the core's layout and integer type; the inverse of `to_backend`."""
+    return {
+        name: (np.asarray(inputs), _cast_integers(np.asarray(targets), np.dtype(np.int64)))
+        for name, (inputs, targets) in data.items()
+    }
+
+
+def _cast_integers(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    return array.astype(dtype, copy=False) if np.issubdtype(array.dtype, np.integer) else array
+
+
+class BatchMetaDataLoader:
+    """Batches of episodes as JAX arrays; the mirror of `torch_backend.data.BatchMetaDataLoader`.
+
+    Yields `{"train": (inputs, targets), "test": (inputs, targets)}`: images `(B, N·k, H, W, C)` float32 in
+    [0, 1], class targets `(B, N·k)` int32 (int64 in 64-bit mode), regression targets `(B, k, 1)` float32: bit
+    for bit the numbers the torch loader yields. Without a splitter it yields one pair `(inputs, targets)`.
+
+    >>> from metabridge.toy.helpers import sinusoid
+    >>> loader = BatchMetaDataLoader(sinusoid(shots=10), batch_size=25, seed=0, num_batches=100)
+    >>> inputs, targets = next(iter(loader))["train"]
+    >>> inputs.shape, inputs.dtype
+    ((25, 10, 1), dtype('float32'))
+
+    Args:
+        dataset: a meta-dataset.
+        batch_size: episodes per batch and rank.
+        seed: seed of the episodes; `None` takes the dataset's.
+        num_batches: batches per loop over the loader; endless by default. Each loop goes on with new episodes;
+            `seek(0)` goes back to the start.
+        shard: `(rank, world)`.
+        start: index of the first episode.
+    """
+
+    def __init__(
+        self,
+        dataset: MetaDataset,
+        batch_size: int = 1,
+        *,
+        seed: int | None = None,
+        num_batches: int | float = math.inf,
+        shard: tuple[int, int] = (0, 1),
+        start: int = 0,
+    ) -> None:
+        self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
+
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.episodes:
+            data = to_backend(batch)
+            yield data[WHOLE] if WHOLE in data else data
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    @property
+    def position(self) -> int:
+        """Index of the next episode of all ranks together."""
+        return self.episodes.position
+
+    def seek(self, position: int) -> None:
+        """Make `position` the index of the next episode of all ranks together."""
+        self.episodes.seek(position)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position and what identifies the stream; see `EpisodeLoader.state_dict`."""
+        return self.episodes.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; raises `ValueError` for another stream's state."""
+        self.episodes.load_state_dict(state)

@@ -1,0 +1,17 @@
+"""Losses, averaged over examples."""
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["cross_entropy", "mean_squared_error"]
+
+
+def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean negative log-likelihood of `targets` `(n,)` under the softmax of `outputs` `(n, N)`."""
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), targets[:, None], axis=-1)
+    return -chosen.mean()
+
+
+def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Mean of `(outputs − targets)²` over all entries; both `(n, outputs)`."""
+    return ((outputs - targets) ** 2).mean()

@@ -1,0 +1,110 @@
+"""The visible meta-step: batch → meta-gradient → Adam."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import jax
+import numpy as np
+import numpy.typing as npt
+import optax
+
+from jax_backend.algorithms import MAML
+from jax_backend.algorithms.maml import Batch, Params
+from jax_backend.functional import accuracy, cross_entropy, mean_squared_error
+from jax_backend.models import build_model
+from jax_backend.weights import from_neutral, to_neutral
+from metabridge.backends import check_finite
+from metabridge.configs import RunConfig
+from metabridge.parameters import Parameters
+from metabridge.taskmaps import choose_task_map
+
+__all__ = ["Learner", "precision"]
+
+
+class Learner:
+    """Parameters, optimiser and algorithm of one run; the same class in both backends.
+
+    Args:
+        run: the run's configuration.
+        parameters: initial neutral parameters.
+        dtype: `"float32"` or `"float64"`; 64-bit mode is on only while a method of the learner runs.
+        device: where to compute.
+    """
+
+    def __init__(self, run: RunConfig, parameters: Parameters, dtype: str, device: jax.Device) -> None:
+        self.run = run
+        self.dtype = dtype
+        self.device = device
+        self.classifies = run.episode.ways is not None
+        model = build_model(run.model)
+        self.algorithm = MAML(
+            apply=lambda params, inputs: model(inputs, params=params),
+            loss=cross_entropy if self.classifies else mean_squared_error,
+            config=run.algorithm,
+            task_map=choose_task_map(device.platform, run.model.name == "conv4"),
+        )
+        self.optimiser = optax.adam(
+            run.optimiser.learning_rate, b1=run.optimiser.betas[0], b2=run.optimiser.betas[1], eps=run.optimiser.eps
+        )
+        with self._precision():
+            self.params = from_neutral(parameters, run.model, dtype, device)
+            self.optimiser_state = self.optimiser.init(self.params)
+        self._step = jax.jit(self._pure_step)
+        self._meta_gradient = jax.jit(self.algorithm.meta_gradient)
+        self._objective = jax.jit(self.algorithm.objective)
+        self._predict = jax.jit(self.algorithm.predict_batch)
+        self.steps_done = 0
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        return precision(self.dtype)
+
+    def _pure_step(self, params: Params, state: Any, batch: Batch) -> tuple[jax.Array, Params, Any]:
+        objective, gradients = self.algorithm.meta_gradient(params, batch)
+        updates, state = self.optimiser.update(gradients, state, params)
+        return objective, optax.apply_updates(params, updates), state
+
+    def step(self, batch: Batch) -> float:
+        """One meta-step; returns the meta-objective before it.
+
+        Raises:
+            FloatingPointError: if the meta-objective is NaN or infinite; the parameters stay as they were.
+        """
+        with self._precision():
+            objective, params, state = self._step(self.params, self.optimiser_state, batch)
+        value = check_finite(float(objective), self.steps_done)
+        self.params, self.optimiser_state = params, state
+        self.steps_done += 1
+        return value
+
+    def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
+        """The meta-objective at the current parameters and its gradient, as neutral parameters."""
+        with self._precision():
+            objective, gradients = self._meta_gradient(self.params, batch)
+            return float(objective), to_neutral(gradients, self.run.model)
+
+    def objective_at(self, parameters: Parameters, batch: Batch) -> float:
+        """The meta-objective at other (neutral) parameters."""
+        with self._precision():
+            params = from_neutral(parameters, self.run.model, self.dtype, self.device)
+            return float(self._objective(params, batch))
+
+    def predict(self, batch: Batch) -> npt.NDArray[np.floating]:
+        """Query outputs `(B, n, outputs)` after adapting to each task."""
+        with self._precision():
+            return np.asarray(self._predict(self.params, batch))
+
+    def evaluate(self, batch: Batch) -> npt.NDArray[np.float64]:
+        """`(B,)` quality of each task after adaptation: accuracy, or mean squared error for regression."""
+        measure = accuracy if self.classifies else mean_squared_error
+        with self._precision():
+            outputs = self._predict(self.params, batch)
+            return np.asarray(jax.vmap(measure)(outputs, batch["test"][1]), dtype=np.float64)
+
+    def parameters(self) -> Parameters:
+        """The current parameters, neutral."""
+        return to_neutral(self.params, self.run.model)
+
+
+def precision(dtype: str) -> AbstractContextManager[Any]:
+    """JAX's 64-bit mode, on for `"float64"` and off for `"float32"`, inside a `with` block of this thread only."""
+    return jax.enable_x64(dtype == "float64")

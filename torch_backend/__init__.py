@@ -1,0 +1,1 @@
+"""PyTorch on metabridge's episodes: loaders, MetaModules, adaptation and algorithms."""

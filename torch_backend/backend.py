@@ -1,0 +1,66 @@
+"""PyTorch as a backend of metabridge."""
+
+from typing import Any
+
+import torch
+
+from metabridge.batches import EpisodeBatch
+from metabridge.configs import RunConfig
+from metabridge.parameters import Parameters
+from torch_backend.data import Data, to_backend, to_numpy
+from torch_backend.training import Learner
+
+__all__ = ["Backend"]
+
+
+class Backend:
+    """Everything metabridge asks of PyTorch; see `metabridge.backends.Backend`.
+
+    Args:
+        device: `"auto"` (a GPU if there is one), `"cpu"` or `"gpu"`.
+        dtype: `"float32"` or `"float64"`.
+
+    Raises:
+        ValueError: for an unknown device, or a GPU where there is none.
+    """
+
+    name = "torch"
+
+    def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
+        self.dtype = dtype
+        self._device = _find_device(device)
+
+    @property
+    def version(self) -> str:
+        """Version of PyTorch."""
+        return str(torch.__version__)
+
+    @property
+    def device(self) -> str:
+        """What computes, in words."""
+        return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
+
+    def receive(self, batch: EpisodeBatch) -> Data:
+        """The batch on the device, inputs in this backend's layout and dtype."""
+        data = to_backend(batch)
+        return {name: (self._move(inputs), self._move(targets)) for name, (inputs, targets) in data.items()}
+
+    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
+        dtype = getattr(torch, self.dtype) if tensor.is_floating_point() else None
+        return tensor.to(device=self._device, dtype=dtype)
+
+    def to_numpy(self, data: Data) -> dict[str, Any]:
+        """What `receive` gave, back in NumPy and in the core's layout."""
+        return to_numpy(data)
+
+    def learner(self, run: RunConfig, parameters: Parameters) -> Learner:
+        """A learner of `run` from these neutral parameters."""
+        return Learner(run, parameters, self.dtype, self._device)
+
+
+def _find_device(device: str) -> torch.device:
+    if device not in ("auto", "cpu", "gpu"):
+        raise ValueError(f"`device` must be 'auto', 'cpu' or 'gpu', got {device!r}.")
+    if device == "gpu" and not torch.cuda.is_available():
+        raise ValueError("`device` is 'gpu' but PyTorch sees none; use 'cpu', or install a CUDA build of torch.")
+    return torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")

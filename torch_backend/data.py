@@ -1,0 +1,155 @@
+"""Episode batches as tensors: images NCHW, and a loader that is a `torch.utils.data.DataLoader`."""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from metabridge.batches import WHOLE, EpisodeBatch
+from metabridge.loader import EpisodeLoader
+from metabridge.metadatasets import MetaDataset
+from metabridge.plans import EpisodePlan
+
+__all__ = ["BatchMetaDataLoader", "to_backend", "to_numpy"]
+
+Data = dict[str, tuple[Tensor, Tensor]]
+
+
+def to_backend(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Data:
+    """An episode batch as CPU tensors, with the same numbers.
+
+    Images `(B, n, H, W, C)` become `(B, n, C, H, W)`; everything else keeps its shape. Memory is shared with the
+    batch where the layout allows.
+    """
+    return {
+        name: (torch.from_numpy(_channels_first(inputs)), torch.from_numpy(np.ascontiguousarray(targets)))
+        for name, (inputs, targets) in batch.items()
+    }
+
+
+def to_numpy(data: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    """Tensors back in NumPy and in the core's layout; the inverse of `to_backend`."""
+    return {
+        name: (_channels_last(inputs.detach().cpu().numpy()), targets.detach().cpu().numpy())
+        for name, (inputs, targets) in data.items()
+    }
+
+
+def _channels_first(inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(np.moveaxis(inputs, -1, -3)) if inputs.ndim == 5 else inputs
+
+
+def _channels_last(inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    return np.moveaxis(inputs, -3, -1) if inputs.ndim == 5 else inputs
+
+
+class _Episodes(Dataset[Any]):
+    """What a worker does with a plan: gather it and turn it into tensors."""
+
+    def __init__(self, dataset: MetaDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, plan: EpisodePlan) -> Any:
+        data = to_backend(self.dataset.gather(plan))
+        return data[WHOLE] if WHOLE in data else data
+
+
+class _RemainingPlans:
+    """The plans of the rest of the epoch: the sampler of a `DataLoader`."""
+
+    def __init__(self, episodes: EpisodeLoader) -> None:
+        self.episodes = episodes
+
+    def __iter__(self) -> Iterator[EpisodePlan]:
+        return self.episodes.plans()
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+
+class BatchMetaDataLoader(DataLoader[Any]):
+    """Batches of episodes as tensors, with Torchmeta's interface.
+
+    Yields `{"train": (inputs, targets), "test": (inputs, targets)}`: images `(B, N·k, C, H, W)` float32 in
+    [0, 1], class targets `(B, N·k)` int64, regression targets `(B, k, 1)` float32. Without a splitter it yields
+    one pair `(inputs, targets)`.
+
+    A real `torch.utils.data.DataLoader`: the main process plans episodes (integers), workers gather them. Which
+    episodes come depends on `seed`, `start` and `shard` alone, never on the number of workers. Torchmeta takes
+    episodes from Python's global random state and its length is the number of class combinations; here the
+    seed decides, and the length is what the user sets.
+
+    >>> from metabridge.toy.helpers import sinusoid
+    >>> loader = BatchMetaDataLoader(sinusoid(shots=10), batch_size=25, seed=0, num_batches=100)
+    >>> inputs, targets = next(iter(loader))["train"]
+    >>> tuple(inputs.shape), inputs.dtype
+    ((25, 10, 1), torch.float32)
+
+    Args:
+        dataset: a meta-dataset.
+        batch_size: episodes per batch and rank.
+        seed: seed of the episodes; `None` takes the dataset's.
+        num_batches: batches per loop over the loader; endless by default. Each loop goes on with new episodes;
+            `seek(0)` goes back to the start.
+        shard: `(rank, world)`.
+        start: index of the first episode.
+        kwargs: further arguments of `DataLoader`: `num_workers`, `pin_memory`, `prefetch_factor`,
+            `persistent_workers`, `timeout`, `worker_init_fn`, `multiprocessing_context`, …
+
+    Raises:
+        TypeError: for an argument of `DataLoader` that would choose or collate episodes (`sampler`,
+            `collate_fn`, `shuffle=False`, …).
+    """
+
+    def __init__(
+        self,
+        dataset: MetaDataset,
+        batch_size: int = 1,
+        *,
+        seed: int | None = None,
+        num_batches: int | float = math.inf,
+        shard: tuple[int, int] = (0, 1),
+        start: int = 0,
+        **kwargs: Any,
+    ) -> None:
+        _refuse_choosers(kwargs)
+        self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
+        super().__init__(_Episodes(dataset), batch_size=None, sampler=_RemainingPlans(self.episodes), **kwargs)
+
+    def __iter__(self) -> Any:
+        for data in super().__iter__():
+            self.episodes.advance()
+            yield data
+
+    def __len__(self) -> int:
+        return len(self.episodes)
+
+    @property
+    def position(self) -> int:
+        """Index of the next episode of all ranks together; batches that workers prefetched do not count."""
+        return self.episodes.position
+
+    def seek(self, position: int) -> None:
+        """Make `position` the index of the next episode of all ranks together."""
+        self.episodes.seek(position)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position and what identifies the stream; see `EpisodeLoader.state_dict`."""
+        return self.episodes.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken; raises `ValueError` for another stream's state."""
+        self.episodes.load_state_dict(state)
+
+
+def _refuse_choosers(kwargs: dict[str, Any]) -> None:
+    if kwargs.pop("shuffle", True) is not True:
+        raise TypeError("`shuffle=False` is not offered: episodes are drawn at random; iterate over the dataset for all tasks in order.")
+    for name in ("sampler", "batch_sampler", "collate_fn", "drop_last", "generator"):
+        if name in kwargs:
+            raise TypeError(f"`{name}` is not an argument here: `seed`, `start` and `shard` choose the episodes; leave it out.")

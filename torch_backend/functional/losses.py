@@ -1,0 +1,16 @@
+"""Losses, averaged over examples."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["cross_entropy", "mean_squared_error"]
+
+
+def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean negative log-likelihood of `targets` `(n,)` under the softmax of `outputs` `(n, N)`."""
+    return F.cross_entropy(outputs, targets)
+
+
+def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
+    """Mean of `(outputs − targets)²` over all entries; both `(n, outputs)`."""
+    return F.mse_loss(outputs, targets)

@@ -1,0 +1,37 @@
+"""Batch normalisation as a MetaModule."""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from torch_backend.modules.module import MetaModule, call_with, check_parameters
+
+__all__ = ["MetaBatchNorm2d"]
+
+
+class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
+    """`torch.nn.BatchNorm2d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
+
+    Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm2d`. `params` holds
+    `weight` and `bias`, both `(num_features,)`, if `affine`.
+
+    With `params`, in training mode, it normalises by the statistics of the given batch (biased variance) and
+    leaves the running statistics alone: adapting to a task must not change the meta-model. Torchmeta updates
+    them there. In evaluation mode it uses the running statistics, if it has any, as torch does. For statistics
+    of the current batch at all times, as MAML's networks use, pass `track_running_stats=False`.
+
+    Raises:
+        ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
+    """
+
+    def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Normalise `(batch, num_features, H, W)` per feature."""
+        if params is None:
+            return super().forward(input)
+        if self.training and self.track_running_stats:
+            check_parameters(self, params)
+            return F.batch_norm(
+                input, None, None, params.get("weight"), params.get("bias"), training=True, eps=self.eps
+            )
+        return call_with(self, params, input)

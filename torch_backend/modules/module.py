@@ -1,0 +1,86 @@
+"""`MetaModule`: a module whose forward pass takes its parameters from outside."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metabridge.subdicts import check_names, check_shape, select_subdict
+
+__all__ = ["MetaModule", "call_with", "check_parameters"]
+
+
+class MetaModule(nn.Module):
+    """A module with `forward(..., params=None)`, as Torchmeta defines it.
+
+    With `params=None` it is the ordinary module. With `params`, a mapping from the names of
+    `meta_named_parameters()` to tensors, those tensors take the place of the stored parameters, and gradients
+    flow through them. Every parameter must be there and no other name (contract C10); a partial mapping is an
+    error, never a silent use of unadapted parameters.
+
+    A subclass hands each child its part:
+
+        class Model(MetaModule):
+            def __init__(self):
+                super().__init__()
+                self.features = MetaSequential(MetaLinear(1, 40), nn.ReLU())
+                self.head = MetaLinear(40, 1)
+
+            def forward(self, inputs, params=None):
+                features = self.features(inputs, params=self.get_subdict(params, "features"))
+                return self.head(features, params=self.get_subdict(params, "head"))
+    """
+
+    def meta_named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters owned by this MetaModule and the MetaModules below it, each tensor once.
+
+        The parameters of an ordinary module inside are not among them: they are not adapted.
+        """
+        seen: set[nn.Parameter] = set()
+        for path, module in self.named_modules(prefix=prefix) if recurse else [(prefix, self)]:
+            if isinstance(module, MetaModule):
+                for name, parameter in module.named_parameters(recurse=False):
+                    if parameter not in seen:
+                        seen.add(parameter)
+                        yield (f"{path}.{name}" if path else name), parameter
+
+    def meta_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """The parameters of `meta_named_parameters`."""
+        return (parameter for _, parameter in self.meta_named_parameters(recurse=recurse))
+
+    def get_subdict(self, params: Mapping[str, Tensor] | None, key: str | None = None) -> dict[str, Tensor] | None:
+        """The part of `params` for the submodule `key`, with the prefix `key.` removed.
+
+        Args:
+            params: name → tensor for all parameters of this module, or `None`.
+            key: dotted name of a submodule; `None` checks and returns all of `params`.
+
+        Returns:
+            `None` if `params` is `None` or the submodule has no meta-parameters.
+
+        Raises:
+            ValueError: if a name is unknown or missing; the message proposes the nearest right ones.
+        """
+        if params is None:
+            return None
+        names = [name for name, _ in self.meta_named_parameters()]
+        return select_subdict(params, key or "", names, type(self).__name__)
+
+
+def call_with(layer: MetaModule, params: Mapping[str, Tensor], *inputs: Any) -> Any:
+    """Call a layer that owns all its parameters itself, with `params` in their place.
+
+    The one mechanism behind every meta-layer: `torch.func.functional_call` runs the layer's own forward pass.
+    """
+    check_parameters(layer, params)
+    return torch.func.functional_call(layer, dict(params), inputs)
+
+
+def check_parameters(layer: MetaModule, params: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` unless `params` holds exactly the layer's own parameters, each in its shape."""
+    owner = type(layer).__name__
+    own = dict(layer.named_parameters(recurse=False))
+    check_names(params, own, owner)
+    for name, parameter in own.items():
+        check_shape(name, params[name].shape, parameter.shape, owner)

@@ -1,0 +1,91 @@
+"""The visible meta-step: batch → meta-gradient → Adam."""
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from metabridge.backends import check_finite
+from metabridge.configs import RunConfig
+from metabridge.parameters import Parameters
+from metabridge.taskmaps import choose_task_map
+from torch_backend.algorithms import MAML
+from torch_backend.algorithms.maml import Batch
+from torch_backend.functional import accuracy, cross_entropy, mean_squared_error
+from torch_backend.models import build_model
+from torch_backend.weights import from_neutral, to_neutral
+
+__all__ = ["Learner"]
+
+
+class Learner:
+    """Parameters, optimiser and algorithm of one run; the same class in both backends.
+
+    Args:
+        run: the run's configuration.
+        parameters: initial neutral parameters.
+        dtype: `"float32"` or `"float64"`.
+        device: where to compute.
+    """
+
+    def __init__(self, run: RunConfig, parameters: Parameters, dtype: str, device: torch.device) -> None:
+        self.run = run
+        self.dtype: torch.dtype = getattr(torch, dtype)
+        self.device = device
+        self.classifies = run.episode.ways is not None
+        model = build_model(run.model)
+        self.algorithm = MAML(
+            apply=lambda params, inputs: model(inputs, params=params),
+            loss=cross_entropy if self.classifies else mean_squared_error,
+            config=run.algorithm,
+            task_map=choose_task_map(device.type, run.model.name == "conv4"),
+        )
+        self.params = from_neutral(parameters, run.model, self.dtype, device)
+        self.optimiser = torch.optim.Adam(
+            list(self.params.values()),
+            lr=run.optimiser.learning_rate,
+            betas=run.optimiser.betas,
+            eps=run.optimiser.eps,
+        )
+        self.steps_done = 0
+
+    def step(self, batch: Batch) -> float:
+        """One meta-step; returns the meta-objective before it.
+
+        Raises:
+            FloatingPointError: if the meta-objective is NaN or infinite; the parameters stay as they were.
+        """
+        objective, gradients = self.algorithm.meta_gradient(self.params, batch)
+        value = check_finite(objective.item(), self.steps_done)
+        for name, parameter in self.params.items():
+            parameter.grad = gradients[name]
+        self.optimiser.step()
+        self.steps_done += 1
+        return value
+
+    def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
+        """The meta-objective at the current parameters and its gradient, as neutral parameters."""
+        objective, gradients = self.algorithm.meta_gradient(self.params, batch)
+        return objective.item(), to_neutral(gradients, self.run.model)
+
+    def objective_at(self, parameters: Parameters, batch: Batch) -> float:
+        """The meta-objective at other (neutral) parameters."""
+        params = from_neutral(parameters, self.run.model, self.dtype, self.device)
+        return self.algorithm.objective(params, batch).item()
+
+    def predict(self, batch: Batch) -> npt.NDArray[np.floating]:
+        """Query outputs `(B, n, outputs)` after adapting to each task."""
+        return self._predict(batch).cpu().numpy()
+
+    def evaluate(self, batch: Batch) -> npt.NDArray[np.float64]:
+        """`(B,)` quality of each task after adaptation: accuracy, or mean squared error for regression."""
+        measure = accuracy if self.classifies else mean_squared_error
+        outputs, targets = self._predict(batch), batch["test"][1]
+        return np.array([measure(each, target).item() for each, target in zip(outputs, targets, strict=True)])
+
+    def _predict(self, batch: Batch) -> Tensor:
+        return self.algorithm.predict_batch(self.params, batch)
+
+    def parameters(self) -> Parameters:
+        """The current parameters, neutral."""
+        return to_neutral(self.params, self.run.model)
