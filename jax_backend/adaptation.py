@@ -39,7 +39,9 @@ def gradient_update_parameters(
         ValueError: if `model` is no MetaModule, or `step_size` lacks a name or has an unknown one.
     """
     if not isinstance(model, MetaModule):
-        raise ValueError(f"`model` must be a MetaModule, got {type(model).__name__}; build it from jax_backend.modules.")
+        raise ValueError(
+            f"`model` must be a MetaModule, got {type(model).__name__}; build it from jax_backend.modules."
+        )
     if not callable(loss):
         raise TypeError(
             f"`loss` must be a function of the parameters, got {type(loss).__name__}; "
@@ -50,7 +52,10 @@ def gradient_update_parameters(
 
 
 def sgd_update(
-    params: Mapping[str, jax.Array], gradients: Mapping[str, jax.Array], step_size: StepSize, first_order: bool = False
+    params: Mapping[str, jax.Array],
+    gradients: Mapping[str, jax.Array],
+    step_size: StepSize,
+    first_order: bool = False,
 ) -> dict[str, jax.Array]:
     """`params − step_size · gradients`, name by name; arguments as in `gradient_update_parameters`."""
     sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)

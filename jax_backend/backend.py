@@ -66,4 +66,6 @@ def _find_device(device: str) -> jax.Device:
     try:
         return jax.devices(device)[0]
     except RuntimeError:
-        raise ValueError(f"`device` is {device!r} but JAX sees none; use 'cpu', or install a CUDA build of jax.") from None
+        raise ValueError(
+            f"`device` is {device!r} but JAX sees none; use 'cpu', or install a CUDA build of jax."
+        ) from None

@@ -29,7 +29,9 @@ def to_backend(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -
     }
 
 
-def to_numpy(data: Mapping[str, tuple[jax.Array, jax.Array]]) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+def to_numpy(
+    data: Mapping[str, tuple[jax.Array, jax.Array]],
+) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Arrays back in NumPy and in the core's layout and integer type; the inverse of `to_backend`."""
     return {
         name: (np.asarray(inputs), _cast_integers(np.asarray(targets), np.dtype(np.int64)))

@@ -47,7 +47,9 @@ class Conv4(MetaModule):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         channels = (config.input_shape[-1], *config.hidden)
-        blocks = [_conv_block(inputs, outputs, rngs) for inputs, outputs in zip(channels[:-1], channels[1:], strict=True)]
+        blocks = [
+            _conv_block(inputs, outputs, rngs) for inputs, outputs in zip(channels[:-1], channels[1:], strict=True)
+        ]
         self.features = MetaSequential(_numbered(blocks))
         depth, height, width = flattened_shape(config)
         self.head = MetaLinear(depth * height * width, config.outputs, rngs=rngs)

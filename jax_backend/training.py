@@ -44,11 +44,15 @@ class Learner:
             task_map=choose_task_map(device.platform, run.model.name == "conv4"),
         )
         self.optimiser = optax.adam(
-            run.optimiser.learning_rate, b1=run.optimiser.betas[0], b2=run.optimiser.betas[1], eps=run.optimiser.eps
+            run.optimiser.learning_rate,
+            b1=run.optimiser.betas[0],
+            b2=run.optimiser.betas[1],
+            eps=run.optimiser.eps,
         )
         with self._precision():
             self.params = from_neutral(parameters, run.model, dtype, device)
-            self.optimiser_state = self.optimiser.init(self.params)
+            # Committed to the device like everything else: otherwise the second step would compile again.
+            self.optimiser_state = jax.device_put(self.optimiser.init(self.params), device)
         self._step = jax.jit(self._pure_step)
         self._meta_gradient = jax.jit(self.algorithm.meta_gradient)
         self._objective = jax.jit(self.algorithm.objective)

@@ -26,7 +26,10 @@ _CONV_TO_NEUTRAL = (3, 2, 0, 1)
 
 
 def from_neutral(
-    parameters: Parameters, model: ModelConfig, dtype: npt.DTypeLike | None = None, device: jax.Device | None = None
+    parameters: Parameters,
+    model: ModelConfig,
+    dtype: npt.DTypeLike | None = None,
+    device: jax.Device | None = None,
 ) -> dict[str, jax.Array]:
     """Neutral parameters as JAX arrays, to be passed as `params`.
 

@@ -62,7 +62,12 @@ class EpisodeConfig(_Config):
     test_shots: int = 15
 
     def __post_init__(self) -> None:
-        _require(self.ways is None or _is_count(self.ways, 2), "ways", "an integer of at least 2, or None", self.ways)
+        _require(
+            self.ways is None or _is_count(self.ways, 2),
+            "ways",
+            "an integer of at least 2, or None",
+            self.ways,
+        )
         _require(_is_count(self.shots), "shots", "a positive integer", self.shots)
         _require(_is_count(self.test_shots), "test_shots", "a positive integer", self.test_shots)
 
@@ -95,7 +100,12 @@ class ModelConfig(_Config):
         if self.name == "conv4":
             _require(len(self.hidden) == 4, "hidden", "four integers for conv4", self.hidden)
             least = min(self.input_shape[:2])
-            _require(least >= 16, "input_shape", "at least 16×16 pixels for conv4's four poolings", self.input_shape)
+            _require(
+                least >= 16,
+                "input_shape",
+                "at least 16×16 pixels for conv4's four poolings",
+                self.input_shape,
+            )
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,9 @@ class EpisodeLoader:
         if num_batches != math.inf and (
             isinstance(num_batches, bool) or not isinstance(num_batches, int) or num_batches < 1
         ):
-            raise ValueError(f"`num_batches` must be a positive integer, or math.inf for an endless stream, got {num_batches!r}.")
+            raise ValueError(
+                f"`num_batches` must be a positive integer, or math.inf for an endless stream, got {num_batches!r}."
+            )
         rank, world = shard
         if not 0 <= rank < world:
             raise ValueError(f"`shard` must be (rank, world) with 0 <= rank < world, got {shard!r}.")

@@ -254,7 +254,9 @@ class CombinationMetaDataset(MetaDataset):
         class_augmentations: Sequence[ClassAugmentation] | None = None,
     ) -> None:
         if isinstance(num_classes_per_task, bool) or not isinstance(num_classes_per_task, int):
-            raise TypeError(f"`num_classes_per_task` must be an integer, got {num_classes_per_task!r}; pass for example 5.")
+            raise TypeError(
+                f"`num_classes_per_task` must be an integer, got {num_classes_per_task!r}; pass for example 5."
+            )
         self.source = source
         self.class_augmentations = expand_class_augmentations(class_augmentations)
         self._ways = num_classes_per_task
@@ -274,7 +276,9 @@ class CombinationMetaDataset(MetaDataset):
         probe = np.zeros((1, *self.source.example_shape), dtype=self.source.dtype)
         result = augmentation(probe)
         if result.shape != probe.shape:
-            raise ValueError(f"`class_augmentations`: {augmentation!r} turns {probe.shape[1:]} into {result.shape[1:]}; keep the shape.")
+            raise ValueError(
+                f"`class_augmentations`: {augmentation!r} turns {probe.shape[1:]} into {result.shape[1:]}; keep the shape."
+            )
 
     @property
     def num_classes(self) -> int:
@@ -354,7 +358,13 @@ class CombinationMetaDataset(MetaDataset):
         row = np.zeros(1, dtype=np.int64)
         words = philox_words(key, row, self._ways * (2 + splitter.examples_per_class))
         return plan_examples(
-            key, row, words, np.array([classes]), self.source.class_sizes, splitter, self.target_transform is not None
+            key,
+            row,
+            words,
+            np.array([classes]),
+            self.source.class_sizes,
+            splitter,
+            self.target_transform is not None,
         )
 
     def _check_index(self, index: Any) -> tuple[int, ...]:

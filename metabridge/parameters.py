@@ -102,7 +102,9 @@ def relative_difference(first: Mapping[str, npt.NDArray[Any]], second: Mapping[s
     squares = reference = 0.0
     for name, b in second.items():
         if first[name].shape != b.shape:
-            raise ValueError(f"parameter {name!r} has shape {first[name].shape} on one side and {b.shape} on the other.")
+            raise ValueError(
+                f"parameter {name!r} has shape {first[name].shape} on one side and {b.shape} on the other."
+            )
         a64, b64 = np.asarray(first[name], np.float64), np.asarray(b, np.float64)
         squares += float(((a64 - b64) ** 2).sum())
         reference += float((b64**2).sum())

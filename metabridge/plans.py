@@ -43,7 +43,12 @@ class EpisodePlan:
     def __getitem__(self, rows: slice) -> "EpisodePlan":
         """The plan of some of the episodes."""
         return EpisodePlan(
-            self.key, self.indices[rows], self.classes[rows], self.labels[rows], self.examples[rows], self.splits
+            self.key,
+            self.indices[rows],
+            self.classes[rows],
+            self.labels[rows],
+            self.examples[rows],
+            self.splits,
         )
 
     def split_columns(self) -> list[tuple[str, slice]]:

@@ -30,7 +30,9 @@ def sin(x: npt.ArrayLike) -> Floats:
     """
     values = np.asarray(x, dtype=np.float64)
     if values.size and not np.abs(values).max() <= _SIN_LIMIT:
-        raise ValueError(f"`x` must lie within ±{_SIN_LIMIT:g}, got {values.flat[np.abs(values).argmax()]}; reduce it first.")
+        raise ValueError(
+            f"`x` must lie within ±{_SIN_LIMIT:g}, got {values.flat[np.abs(values).argmax()]}; reduce it first."
+        )
     quadrant = np.rint(values * (2 / np.pi))
     reduced = ((values - quadrant * _HALF_PI[0]) - quadrant * _HALF_PI[1]) - quadrant * _HALF_PI[2]
     square = reduced * reduced
@@ -53,7 +55,9 @@ def log(x: npt.ArrayLike) -> Floats:
     square = s * s
     series = _polynomial(square, tuple(2.0 / (2 * n + 1) for n in range(1, 12)))
     # ln 2 in two parts keeps exponent * high exact.
-    return exponent * 6.93147180369123816490e-01 + (2 * s + (s * (square * series) + exponent * 1.90821492927058770002e-10))
+    return exponent * 6.93147180369123816490e-01 + (
+        2 * s + (s * (square * series) + exponent * 1.90821492927058770002e-10)
+    )
 
 
 def normal_quantile(p: npt.ArrayLike) -> Floats:

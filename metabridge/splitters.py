@@ -49,7 +49,7 @@ class Splitter:
 
 
 @overload
-def ClassSplitter(  # noqa: N802 - Torchmeta's name for this function
+def ClassSplitter(
     task: None = None,
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,
@@ -60,7 +60,7 @@ def ClassSplitter(  # noqa: N802 - Torchmeta's name for this function
     random_state_seed: int = 0,
 ) -> Splitter: ...
 @overload
-def ClassSplitter(  # noqa: N802
+def ClassSplitter(
     task: "MetaDataset",
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,

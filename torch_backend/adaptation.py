@@ -41,7 +41,9 @@ def gradient_update_parameters(
             not depend on one of the parameters.
     """
     if not isinstance(model, MetaModule):
-        raise ValueError(f"`model` must be a MetaModule, got {type(model).__name__}; build it from torch_backend.modules.")
+        raise ValueError(
+            f"`model` must be a MetaModule, got {type(model).__name__}; build it from torch_backend.modules."
+        )
     before = dict(model.meta_named_parameters() if params is None else params)
     if callable(loss):
         gradients = torch.func.grad(loss)(before)
@@ -62,7 +64,10 @@ def _gradients_of_value(loss: Tensor, params: dict[str, Tensor], create_graph: b
 
 
 def sgd_update(
-    params: Mapping[str, Tensor], gradients: Mapping[str, Tensor], step_size: StepSize, first_order: bool = False
+    params: Mapping[str, Tensor],
+    gradients: Mapping[str, Tensor],
+    step_size: StepSize,
+    first_order: bool = False,
 ) -> dict[str, Tensor]:
     """`params − step_size · gradients`, name by name; arguments as in `gradient_update_parameters`."""
     sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from metabridge.batches import WHOLE, EpisodeBatch
+from metabridge.batches import WHOLE
 from metabridge.loader import EpisodeLoader
 from metabridge.metadatasets import MetaDataset
 from metabridge.plans import EpisodePlan
@@ -32,7 +32,9 @@ def to_backend(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -
     }
 
 
-def to_numpy(data: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+def to_numpy(
+    data: Mapping[str, tuple[Tensor, Tensor]],
+) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Tensors back in NumPy and in the core's layout; the inverse of `to_backend`."""
     return {
         name: (_channels_last(inputs.detach().cpu().numpy()), targets.detach().cpu().numpy())
@@ -149,7 +151,11 @@ class BatchMetaDataLoader(DataLoader[Any]):
 
 def _refuse_choosers(kwargs: dict[str, Any]) -> None:
     if kwargs.pop("shuffle", True) is not True:
-        raise TypeError("`shuffle=False` is not offered: episodes are drawn at random; iterate over the dataset for all tasks in order.")
+        raise TypeError(
+            "`shuffle=False` is not offered: episodes are drawn at random; iterate over the dataset for all tasks in order."
+        )
     for name in ("sampler", "batch_sampler", "collate_fn", "drop_last", "generator"):
         if name in kwargs:
-            raise TypeError(f"`{name}` is not an argument here: `seed`, `start` and `shard` choose the episodes; leave it out.")
+            raise TypeError(
+                f"`{name}` is not an argument here: `seed`, `start` and `shard` choose the episodes; leave it out."
+            )

@@ -13,7 +13,10 @@ __all__ = ["from_neutral", "to_neutral"]
 
 
 def from_neutral(
-    parameters: Parameters, model: ModelConfig, dtype: torch.dtype | None = None, device: torch.device | None = None
+    parameters: Parameters,
+    model: ModelConfig,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
 ) -> dict[str, Tensor]:
     """Neutral parameters as tensors, to be passed as `params`.
 

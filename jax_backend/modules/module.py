@@ -46,7 +46,9 @@ class MetaModule(nnx.Module):
         """The values of `meta_named_parameters`."""
         return (value for _, value in self.meta_named_parameters(recurse=recurse))
 
-    def get_subdict(self, params: Mapping[str, jax.Array] | None, key: str | None = None) -> dict[str, jax.Array] | None:
+    def get_subdict(
+        self, params: Mapping[str, jax.Array] | None, key: str | None = None
+    ) -> dict[str, jax.Array] | None:
         """The part of `params` for the submodule `key`, with the prefix `key.` removed.
 
         Args:

@@ -61,7 +61,9 @@ class ArraySource:
                 f"{len(self.class_starts)}, {len(self.class_sizes)} and {len(self.class_names)}."
             )
         if counts == {0}:
-            raise ValueError("a class source needs at least one class, got none; look at the folder or array it came from.")
+            raise ValueError(
+                "a class source needs at least one class, got none; look at the folder or array it came from."
+            )
         if self.class_sizes.min() < 1:
             name = self.class_names[int(self.class_sizes.argmin())]
             raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
@@ -88,7 +90,9 @@ class ArraySource:
         """
         values, inverse = np.unique(np.asarray(labels), return_inverse=True)
         if len(inverse) != len(examples):
-            raise ValueError(f"`labels` must have one entry per example, got {len(inverse)} for {len(examples)} examples.")
+            raise ValueError(
+                f"`labels` must have one entry per example, got {len(inverse)} for {len(examples)} examples."
+            )
         sizes = np.bincount(inverse, minlength=len(values)).astype(np.int64)
         order = np.argsort(inverse, kind="stable")
         names = [str(value) if class_names is None else class_names[int(value)] for value in values]
@@ -132,4 +136,6 @@ class ArraySource:
 
     def __repr__(self) -> str:
         total = int(self.class_sizes.sum())
-        return f"{type(self).__name__}({len(self)} classes, {total} examples of shape {self.example_shape}, {self.dtype})"
+        return (
+            f"{type(self).__name__}({len(self)} classes, {total} examples of shape {self.example_shape}, {self.dtype})"
+        )

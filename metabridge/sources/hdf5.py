@@ -46,7 +46,9 @@ class HDF5Source(ArraySource):
         try:
             file = h5py.File(self.path, "r")
         except OSError as error:
-            raise ValueError(f"{self.path} is not a readable HDF5 file ({error}); delete it and build it again.") from None
+            raise ValueError(
+                f"{self.path} is not a readable HDF5 file ({error}); delete it and build it again."
+            ) from None
         with file:
             if file.attrs.get("format") != _FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
                 raise ValueError(
@@ -175,4 +177,6 @@ def _check_written(path: Path, fingerprint: str) -> None:
         os.fsync(file.fileno())  # before the move, so that the good name never stands for unwritten bytes
     found = HDF5Source(path).recompute_fingerprint()
     if found != fingerprint:
-        raise OSError(f"{path} reads back with fingerprint {found}, {fingerprint} was written; the disk may be failing.")
+        raise OSError(
+            f"{path} reads back with fingerprint {found}, {fingerprint} was written; the disk may be failing."
+        )

@@ -71,7 +71,9 @@ class Rotation:
         return f"Rotation({self.angles[0] if len(self.angles) == 1 else list(self.angles)})"
 
 
-def expand_class_augmentations(augmentations: Sequence[ClassAugmentation] | None) -> tuple[ClassAugmentation, ...]:
+def expand_class_augmentations(
+    augmentations: Sequence[ClassAugmentation] | None,
+) -> tuple[ClassAugmentation, ...]:
     """The single augmentations of a list, in order.
 
     Raises:
