@@ -56,7 +56,7 @@ class Learner:
         self._step = jax.jit(self._pure_step)
         self._meta_gradient = jax.jit(self.algorithm.meta_gradient)
         self._objective = jax.jit(self.algorithm.objective)
-        self._predict = jax.jit(self.algorithm.predict_batch)
+        self._predict = jax.jit(self.algorithm.predict_batch, static_argnames="steps")
         self.steps_done = 0
 
     def _precision(self) -> AbstractContextManager[Any]:
@@ -92,16 +92,16 @@ class Learner:
             params = from_neutral(parameters, self.run.model, self.dtype, self.device)
             return float(self._objective(params, batch))
 
-    def predict(self, batch: Batch) -> npt.NDArray[np.floating]:
-        """Query outputs `(B, n, outputs)` after adapting to each task."""
+    def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
+        """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
         with self._precision():
-            return np.asarray(self._predict(self.params, batch))
+            return np.asarray(self._predict(self.params, batch, steps=inner_steps))
 
-    def evaluate(self, batch: Batch) -> npt.NDArray[np.float64]:
-        """`(B,)` quality of each task after adaptation: accuracy, or mean squared error for regression."""
+    def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
+        """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
         measure = accuracy if self.classifies else mean_squared_error
         with self._precision():
-            outputs = self._predict(self.params, batch)
+            outputs = self._predict(self.params, batch, steps=inner_steps)
             return np.asarray(jax.vmap(measure)(outputs, batch["test"][1]), dtype=np.float64)
 
     def parameters(self) -> Parameters:

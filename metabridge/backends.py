@@ -29,11 +29,11 @@ class Learner(Protocol):
     def objective_at(self, parameters: Parameters, batch: Any) -> float:
         """The meta-objective at other (neutral) parameters."""
 
-    def predict(self, batch: Any) -> npt.NDArray[np.floating]:
-        """Query outputs `(B, n, outputs)` after adapting to each task."""
+    def predict(self, batch: Any, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
+        """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
 
-    def evaluate(self, batch: Any) -> npt.NDArray[np.float64]:
-        """`(B,)` quality of each task after adaptation: accuracy, or mean squared error for regression."""
+    def evaluate(self, batch: Any, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
+        """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
@@ -106,7 +106,7 @@ def check_finite(objective: float, step: int) -> float:
     """`objective` itself; raise `FloatingPointError` if it is NaN or infinite."""
     if not math.isfinite(objective):
         raise FloatingPointError(
-            f"the meta-objective is {objective} at meta-step {step}, so training stopped and kept the parameters before it; "
-            "lower the inner or the outer learning rate."
+            f"the meta-objective is {objective} at meta-step {step}; training stopped with the parameters before it. "
+            "Lower the inner or the outer learning rate."
         )
     return objective

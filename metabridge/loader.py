@@ -61,16 +61,16 @@ class EpisodeLoader:
                 f"`num_batches` must be a positive integer, or math.inf for an endless stream, got {num_batches!r}."
             )
         rank, world = shard
-        if not 0 <= rank < world:
-            raise ValueError(f"`shard` must be (rank, world) with 0 <= rank < world, got {shard!r}.")
+        if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
+            raise ValueError(f"`shard` must be integers (rank, world) with 0 <= rank < world, got {shard!r}.")
         self.dataset = dataset
         self.batch_size = batch_size
         self.num_batches = num_batches
-        self.episode_seed = dataset.current_seed if seed is None else seed
+        seed = dataset.current_seed if seed is None else seed
+        dataset.episode_key(seed)  # refuses what is no integer
+        self.episode_seed = int(seed)
         self.shard = (rank, world)
-        self.start = _check_position("start", start)
-        self.position = start
-        dataset.episode_key(self.episode_seed)  # refuses what is no integer
+        self.start = self.position = _check_position("start", start)
 
     @property
     def stride(self) -> int:
@@ -99,6 +99,8 @@ class EpisodeLoader:
             remaining -= batches
 
     def _remaining_batches(self) -> float:
+        if self.num_batches == math.inf:
+            return math.inf
         done = (self.position - self.start) // self.stride
         return self.num_batches - done % self.num_batches
 

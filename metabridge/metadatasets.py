@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -155,9 +156,10 @@ class MetaDataset(ABC):
 
     def seed(self, seed: int | None = None) -> None:
         """Set the seed of `dataset[…]` and of `sample_task`, and the default of loaders; `None` means 0."""
-        self._seed = 0 if seed is None else seed
+        seed = 0 if seed is None else seed
+        self.episode_key(seed)  # refuses what is no integer
+        self._seed = int(seed)
         self._sampled = 0
-        self.episode_key(self._seed)  # refuses what is no integer
 
     @property
     def current_seed(self) -> int:
@@ -275,9 +277,10 @@ class CombinationMetaDataset(MetaDataset):
         """A wrong shape fails here and not in the middle of training."""
         probe = np.zeros((1, *self.source.example_shape), dtype=self.source.dtype)
         result = augmentation(probe)
-        if result.shape != probe.shape:
+        if result.shape != probe.shape or result.dtype != probe.dtype:
             raise ValueError(
-                f"`class_augmentations`: {augmentation!r} turns {probe.shape[1:]} into {result.shape[1:]}; keep the shape."
+                f"`class_augmentations`: {augmentation!r} turns {probe.dtype} of shape {probe.shape[1:]} into "
+                f"{result.dtype} of shape {result.shape[1:]}; keep both."
             )
 
     @property
@@ -373,7 +376,7 @@ class CombinationMetaDataset(MetaDataset):
                 f"a task is addressed by a tuple of {self._ways} class ids, got {index!r}; for a random task use "
                 "`dataset.sample_task()`, for the episodes of a seed `dataset.episodes(indices, seed)`."
             )
-        classes = tuple(int(c) for c in index)
+        classes = tuple(operator.index(c) for c in index)  # a TypeError for what is no integer
         if len(set(classes)) != len(classes):
             raise ValueError(f"the classes of a task must be distinct, got {classes}.")
         if min(classes) < 0 or max(classes) >= self.num_classes:

@@ -106,8 +106,9 @@ def relative_difference(first: Mapping[str, npt.NDArray[Any]], second: Mapping[s
                 f"parameter {name!r} has shape {first[name].shape} on one side and {b.shape} on the other."
             )
         a64, b64 = np.asarray(first[name], np.float64), np.asarray(b, np.float64)
-        squares += float(((a64 - b64) ** 2).sum())
-        reference += float((b64**2).sum())
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is reported as infinite below
+            squares += float(((a64 - b64) ** 2).sum())
+            reference += float((b64**2).sum())
     if not math.isfinite(squares) or not math.isfinite(reference):
         return math.inf
     if reference == 0.0:

@@ -17,9 +17,9 @@ PLAN_LANE = 0
 """Lane of an episode's stream that decides its plan; other lanes hold toy values and image transforms."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EpisodePlan:
-    """A batch of B episodes, as integers.
+    """A batch of B episodes, as integers. Compare plans by `digest()`.
 
     Attributes:
         key: two 64-bit words, the address of the stream that the episodes were drawn from.
@@ -89,8 +89,8 @@ def draw_plan(
         splitter: the splits and whether to draw the examples at random.
         permute_labels: whether labels are a random permutation or the class's position.
     """
+    words = philox_words(key, indices, ways * (2 + splitter.examples_per_class), PLAN_LANE)
     rows = np.atleast_1d(np.asarray(indices, dtype=np.int64))
-    words = philox_words(key, rows, ways * (2 + splitter.examples_per_class), PLAN_LANE)
     classes = choose_without_replacement(words[:, :ways], num_classes)
     return plan_examples(key, rows, words, classes, class_sizes, splitter, permute_labels)
 

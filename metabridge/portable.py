@@ -43,11 +43,16 @@ def sin(x: npt.ArrayLike) -> Floats:
 
 
 def log(x: npt.ArrayLike) -> Floats:
-    """Natural logarithm of positive, normal float64 values.
+    """Natural logarithm of positive, finite float64 values.
 
     `x = m * 2**e` with m in [sqrt(1/2), sqrt(2)); log m = 2 artanh(s) with s = (m - 1) / (m + 1).
+
+    Raises:
+        ValueError: for any other value.
     """
-    mantissa, exponent = np.frexp(np.asarray(x, dtype=np.float64))  # mantissa in [0.5, 1)
+    values = np.asarray(x, dtype=np.float64)
+    _check_between("x", values, 0.0, np.inf)
+    mantissa, exponent = np.frexp(values)  # mantissa in [0.5, 1)
     small = mantissa < 0.7071067811865476
     mantissa = np.where(small, mantissa * 2, mantissa)
     exponent = (exponent - small).astype(np.float64)
@@ -65,8 +70,12 @@ def normal_quantile(p: npt.ArrayLike) -> Floats:
 
     Algorithm AS 241, routine PPND16 (Wichura 1988, Applied Statistics 37, 477–484): rational approximations in
     three regions, relative accuracy about 1e-16.
+
+    Raises:
+        ValueError: for a probability outside (0, 1).
     """
     probability = np.asarray(p, dtype=np.float64)
+    _check_between("p", probability, 0.0, 1.0)
     centred = probability - 0.5
     r = 0.180625 - centred * centred
     centre = centred * _ratio(r, _CENTRE)
@@ -74,6 +83,11 @@ def normal_quantile(p: npt.ArrayLike) -> Floats:
     r = np.sqrt(-log(tail))
     outer = np.where(r <= 5.0, _ratio(r - 1.6, _MIDDLE), _ratio(r - 5.0, _FAR))
     return np.where(np.abs(centred) <= 0.425, centre, np.where(centred < 0, -outer, outer))
+
+
+def _check_between(name: str, values: Floats, low: float, high: float) -> None:
+    if values.size and not (low < values.min() and values.max() < high):
+        raise ValueError(f"`{name}` must lie between {low:g} and {high:g}, got {values.min()} to {values.max()}.")
 
 
 def _polynomial(x: Floats, coefficients: tuple[float, ...]) -> Floats:

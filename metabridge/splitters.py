@@ -34,6 +34,11 @@ class Splitter:
         for name, count in self.splits:
             if isinstance(count, bool) or not isinstance(count, int) or count < 1:
                 raise ValueError(f"`num_samples_per_class[{name!r}]` must be a positive integer, got {count!r}.")
+        names = [name for name, _ in self.splits]
+        if len(set(names)) != len(names):
+            raise ValueError(f"`splits` must have distinct names, got {names}.")
+        if isinstance(self.random_state_seed, bool) or not isinstance(self.random_state_seed, int):
+            raise TypeError(f"`random_state_seed` must be an integer, got {self.random_state_seed!r}.")
 
     @property
     def examples_per_class(self) -> int:

@@ -75,8 +75,12 @@ def philox_words(key: tuple[int, int], indices: npt.ArrayLike, num_words: int, l
 
     Returns:
         `(B, num_words)` uint64.
+
+    Raises:
+        TypeError: if `indices` are not integers (a rounded float would silently alias another index).
+        ValueError: if an index is negative, or `indices` have more than one axis.
     """
-    rows = np.atleast_1d(np.asarray(indices, dtype=np.uint64))
+    rows = _index_rows(indices)
     blocks = -(-num_words // 4)
     counter0 = np.broadcast_to(np.arange(1, blocks + 1, dtype=np.uint64), (len(rows), blocks))
     counter2 = np.broadcast_to(rows[:, None], (len(rows), blocks))
@@ -84,6 +88,15 @@ def philox_words(key: tuple[int, int], indices: npt.ArrayLike, num_words: int, l
     counter3 = np.zeros((len(rows), blocks), dtype=np.uint64)
     words = np.stack(_philox_rounds((counter0, counter1, counter2, counter3), key), axis=-1)
     return words.reshape(len(rows), blocks * 4)[:, :num_words]
+
+
+def _index_rows(indices: npt.ArrayLike) -> Words:
+    rows = np.atleast_1d(np.asarray(indices))
+    if rows.size and rows.dtype.kind not in "iu":
+        raise TypeError(f"`indices` must be integers below 2**64, got {rows.dtype} {rows.flat[0]!r}.")
+    if rows.ndim != 1 or (rows.size and rows.min() < 0):
+        raise ValueError(f"`indices` must be a list of non-negative integers, got {np.asarray(indices).tolist()!r}.")
+    return rows.astype(np.uint64)
 
 
 def _philox_rounds(counter: tuple[Words, Words, Words, Words], key: tuple[int, int]) -> Sequence[Words]:
@@ -163,9 +176,13 @@ def choose_without_replacement(words: Words, population: npt.ArrayLike) -> Integ
 
 def uniforms(words: Words, low: float = 0.0, high: float = 1.0) -> npt.NDArray[np.float64]:
     """Uniform float64 in `[low, high)` from the upper 53 bits of each word."""
-    return low + (high - low) * ((words >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+    values = low + (high - low) * ((words >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+    return np.minimum(values, np.nextafter(high, low))  # the sum may have been rounded up to `high`
 
 
 def normals(words: Words) -> npt.NDArray[np.float64]:
-    """Standard normal float64, by inversion of the distribution function at the centre of each 2**-53 cell."""
-    return normal_quantile(((words >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+    """Standard normal float64, by inversion of the distribution function at the centre of each 2**-52 cell.
+
+    Cells of 2**-53 have no centre in float64 above one half: the last one would be rounded to probability 1.
+    """
+    return normal_quantile(((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)

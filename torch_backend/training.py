@@ -3,7 +3,6 @@
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from metabridge.backends import check_finite
 from metabridge.configs import RunConfig
@@ -73,18 +72,15 @@ class Learner:
         params = from_neutral(parameters, self.run.model, self.dtype, self.device)
         return self.algorithm.objective(params, batch).item()
 
-    def predict(self, batch: Batch) -> npt.NDArray[np.floating]:
-        """Query outputs `(B, n, outputs)` after adapting to each task."""
-        return self._predict(batch).cpu().numpy()
+    def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
+        """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
+        return self.algorithm.predict_batch(self.params, batch, inner_steps).cpu().numpy()
 
-    def evaluate(self, batch: Batch) -> npt.NDArray[np.float64]:
-        """`(B,)` quality of each task after adaptation: accuracy, or mean squared error for regression."""
+    def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
+        """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
         measure = accuracy if self.classifies else mean_squared_error
-        outputs, targets = self._predict(batch), batch["test"][1]
+        outputs, targets = self.algorithm.predict_batch(self.params, batch, inner_steps), batch["test"][1]
         return np.array([measure(each, target).item() for each, target in zip(outputs, targets, strict=True)])
-
-    def _predict(self, batch: Batch) -> Tensor:
-        return self.algorithm.predict_batch(self.params, batch)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""

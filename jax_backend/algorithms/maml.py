@@ -21,9 +21,8 @@ Batch = dict[str, tuple[jax.Array, jax.Array]]
 class MAML:
     """The meta-objective of MAML and its exact gradient, as pure functions of the parameters.
 
-    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent
-    on its support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where the paper's
-    equation sums them. `first_order` leaves the second derivatives out.
+    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where
+    the paper's equation sums them. `first_order` leaves the second derivatives out.
 
     Args:
         apply: a pure function `(params, inputs)` → outputs; `params` may be any pytree, so models of Flax Linen,
@@ -39,20 +38,20 @@ class MAML:
         self.config = config
         self.task_map = task_map
 
-    def adapt(self, params: Params, inputs: jax.Array, targets: jax.Array) -> Params:
-        """The parameters after the inner loop on one support set `(n, …)`, `(n, …)`."""
+    def adapt(self, params: Params, inputs: jax.Array, targets: jax.Array, steps: int | None = None) -> Params:
+        """The parameters after `steps` of the inner loop (default: the config's) on one support set `(n, …)`, `(n, …)`."""
 
         def support_loss(current: Params) -> jax.Array:
             return self.loss(self.apply(current, inputs), targets)
 
-        for _ in range(self.config.inner_steps):
+        for _ in range(self.config.inner_steps if steps is None else steps):
             gradients = jax.grad(support_loss)(params)
             params = sgd_update(params, gradients, self.config.inner_lr, self.config.first_order)
         return params
 
-    def predict(self, params: Params, task: Batch) -> jax.Array:
-        """Outputs on one task's query set after adapting to its support set."""
-        return self.apply(self.adapt(params, *task["train"]), task["test"][0])
+    def predict(self, params: Params, task: Batch, steps: int | None = None) -> jax.Array:
+        """Outputs on one task's query set after `steps` of adapting to its support set (default: the config's)."""
+        return self.apply(self.adapt(params, *task["train"], steps), task["test"][0])
 
     def task_objective(self, params: Params, task: Batch) -> jax.Array:
         """The meta-objective of one task."""
@@ -77,8 +76,10 @@ class MAML:
         total, objectives = jax.lax.scan(add_task, jax.tree.map(jnp.zeros_like, params), batch)
         return objectives.mean(), jax.tree.map(lambda value: value / len(objectives), total)
 
-    def predict_batch(self, params: Params, batch: Batch) -> jax.Array:
+    def predict_batch(self, params: Params, batch: Batch, steps: int | None = None) -> jax.Array:
         """Query outputs `(B, n, …)` of every task of a meta-batch."""
-        if self.task_map == "vectorised":
-            return jax.vmap(self.predict, in_axes=(None, 0))(params, batch)
-        return jax.lax.map(lambda task: self.predict(params, task), batch)
+
+        def predict(task: Batch) -> jax.Array:
+            return self.predict(params, task, steps)
+
+        return jax.vmap(predict)(batch) if self.task_map == "vectorised" else jax.lax.map(predict, batch)

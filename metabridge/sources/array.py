@@ -45,7 +45,7 @@ class ArraySource:
         self.examples = np.asarray(examples)
         self.class_starts = np.asarray(class_starts, dtype=np.int64)
         self.class_sizes = np.asarray(class_sizes, dtype=np.int64)
-        self.class_names = class_names
+        self.class_names = tuple(class_names)
         self._check()
 
     def _check(self) -> None:
@@ -64,6 +64,9 @@ class ArraySource:
             raise ValueError(
                 "a class source needs at least one class, got none; look at the folder or array it came from."
             )
+        if len(set(self.class_names)) != len(self.class_names):
+            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
+            raise ValueError(f"`class_names` must be distinct, {twice!r} appears twice.")
         if self.class_sizes.min() < 1:
             name = self.class_names[int(self.class_sizes.argmin())]
             raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
@@ -95,7 +98,15 @@ class ArraySource:
             )
         sizes = np.bincount(inverse, minlength=len(values)).astype(np.int64)
         order = np.argsort(inverse, kind="stable")
-        names = [str(value) if class_names is None else class_names[int(value)] for value in values]
+        if class_names is None:
+            names = [str(value) for value in values]
+        elif values.size and (values.dtype.kind not in "iu" or values[0] < 0 or values[-1] >= len(class_names)):
+            raise ValueError(
+                f"with `class_names` the labels must be integers in [0, {len(class_names)}), got {values[0]!r} to "
+                f"{values[-1]!r}; leave `class_names` out to name classes by their labels."
+            )
+        else:
+            names = [class_names[value] for value in values]
         return cls(examples[order], np.cumsum(sizes) - sizes, sizes, tuple(names))
 
     @property

@@ -56,6 +56,8 @@ class Rotation:
         """Rotate `(..., H, W, channels)` images; H must equal W unless the angle is 180."""
         if len(self.angles) != 1:
             raise ValueError(f"{self!r} stands for several augmentations; call each of list(rotation) instead.")
+        if images.ndim < 3:
+            raise ValueError(f"`images` must be (..., H, W, channels) to be turned, got shape {images.shape}.")
         height, width = images.shape[-3:-1]
         if height != width and self.angles[0] != 180:
             raise ValueError(f"`images` must be square to turn by {self.angles[0]} degrees, got {height}×{width}.")

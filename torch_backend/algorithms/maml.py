@@ -20,9 +20,8 @@ Batch = dict[str, tuple[Tensor, Tensor]]
 class MAML:
     """The meta-objective of MAML and its exact gradient, as pure functions of the parameters.
 
-    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent
-    on its support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where the paper's
-    equation sums them. `first_order` leaves the second derivatives out.
+    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where
+    the paper's equation sums them. `first_order` leaves the second derivatives out.
 
     Args:
         apply: a pure function `(params, inputs)` → outputs, for example `lambda p, x: model(x, params=p)`.
@@ -37,20 +36,20 @@ class MAML:
         self.config = config
         self.task_map = task_map
 
-    def adapt(self, params: Params, inputs: Tensor, targets: Tensor) -> Params:
-        """The parameters after the inner loop on one support set `(n, …)`, `(n, …)`."""
+    def adapt(self, params: Params, inputs: Tensor, targets: Tensor, steps: int | None = None) -> Params:
+        """The parameters after `steps` of the inner loop (default: the config's) on one support set `(n, …)`, `(n, …)`."""
 
         def support_loss(current: Params) -> Tensor:
             return self.loss(self.apply(current, inputs), targets)
 
-        for _ in range(self.config.inner_steps):
+        for _ in range(self.config.inner_steps if steps is None else steps):
             gradients = torch.func.grad(support_loss)(params)
             params = sgd_update(params, gradients, self.config.inner_lr, self.config.first_order)
         return params
 
-    def predict(self, params: Params, task: Batch) -> Tensor:
-        """Outputs on one task's query set after adapting to its support set."""
-        return self.apply(self.adapt(params, *task["train"]), task["test"][0])
+    def predict(self, params: Params, task: Batch, steps: int | None = None) -> Tensor:
+        """Outputs on one task's query set after `steps` of adapting to its support set (default: the config's)."""
+        return self.apply(self.adapt(params, *task["train"], steps), task["test"][0])
 
     def task_objective(self, params: Params, task: Batch) -> Tensor:
         """The meta-objective of one task."""
@@ -77,12 +76,12 @@ class MAML:
                 totals[name] += gradient
         return torch.stack(objectives).mean(), {name: total / len(objectives) for name, total in totals.items()}
 
-    def predict_batch(self, params: Params, batch: Batch) -> Tensor:
+    def predict_batch(self, params: Params, batch: Batch, steps: int | None = None) -> Tensor:
         """Query outputs `(B, n, …)` of every task of a meta-batch, without a graph."""
         with torch.no_grad():
             if self.task_map == "vectorised":
-                return torch.func.vmap(self.predict, in_dims=(None, 0))(params, batch)
-            return torch.stack([self.predict(params, task) for task in _tasks(batch)])
+                return torch.func.vmap(self.predict, in_dims=(None, 0, None))(params, batch, steps)
+            return torch.stack([self.predict(params, task, steps) for task in _tasks(batch)])
 
 
 def _tasks(batch: Batch) -> list[Batch]:

@@ -1,0 +1,130 @@
+"""The command line: thin verbs over the library. `metabridge --help` lists them."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="metabridge",
+    help="Few-shot episodes computed once, for PyTorch and for JAX, and the proof that both train alike.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Root = Annotated[Path, typer.Option(help="Folder of the stored benchmarks.")]
+
+
+@app.command("compare")
+def compare_command(
+    dataset: Annotated[str, typer.Option(help="Benchmark: sinusoid (no download) or omniglot.")] = "sinusoid",
+    root: Root = Path("data"),
+    variant: Annotated[str | None, typer.Option(help="Variant of a stored benchmark, e.g. small1 of omniglot.")] = None,
+    ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
+    shots: Annotated[int | None, typer.Option(help="Support examples per class. [benchmark's default]")] = None,
+    test_shots: Annotated[int | None, typer.Option(help="Query examples per class. [benchmark's default]")] = None,
+    algorithm: Annotated[str, typer.Option(help="Meta-learning algorithm: maml.")] = "maml",
+    inner_steps: Annotated[int, typer.Option(help="Gradient steps on the support set.")] = 1,
+    inner_lr: Annotated[float | None, typer.Option(help="Step size of these steps. [benchmark's default]")] = None,
+    meta_batch_size: Annotated[int | None, typer.Option(help="Tasks per meta-step. [benchmark's default]")] = None,
+    steps: Annotated[int | None, typer.Option(help="Meta-steps of each run. [benchmark's default]")] = None,
+    seed: Annotated[int, typer.Option(help="Decides the episodes and the initial parameters.")] = 0,
+    device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or gpu.")] = "auto",
+    output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("metabridge-report"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write compare.json here.")] = None,
+) -> None:
+    """Meta-train in PyTorch and in JAX on the same episodes, and report how far they agree.
+
+    Exit status: 0 if they agree, 1 if they differ (a sentence says what, where first and by how much), 2 if the
+    comparison could not run.
+    """
+    from metabridge.compare import compare
+    from metabridge.recipes import make_meta_datasets, make_run
+
+    run = make_run(
+        dataset, variant, ways, shots, test_shots, algorithm, inner_steps, inner_lr, meta_batch_size, steps, seed
+    )
+    comparison = compare(run, *make_meta_datasets(run, root), device=device)
+    from metabridge.report import summary_rows, verdict, write_report
+
+    report = write_report(comparison, output)
+    if json_file is not None:
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(json.dumps(comparison.to_dict(), indent=2) + "\n")
+    _print_table(summary_rows(comparison))
+    typer.echo(f"\n{verdict(comparison)}\nReport: {report}")
+    raise typer.Exit(0 if not comparison.disagreements() else 1)
+
+
+@app.command("build")
+def build_command(
+    dataset: Annotated[str, typer.Argument(help="Benchmark to build: omniglot.")],
+    root: Root = Path("data"),
+    variant: Annotated[
+        str | None, typer.Option(help="Which variant; the first one listed by `datasets` if left out.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="The official archive, or a folder with the archives or their content; downloaded if left out.",
+        ),
+    ] = None,
+) -> None:
+    """Make a benchmark's store from its official archives: verified, whole or not at all, read fast ever after."""
+    from metabridge.datasets.catalogue import BENCHMARKS
+
+    if dataset not in BENCHMARKS:
+        raise ValueError(f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, got {dataset!r}.")
+    benchmark = BENCHMARKS[dataset]
+    variant = benchmark.variants[0] if variant is None else variant
+    path = benchmark.build(root, variant, source)
+    from metabridge.sources import HDF5Source
+
+    stored = HDF5Source(path)
+    typer.echo(
+        f"{path}: {len(stored)} classes, {int(stored.class_sizes.sum())} examples, fingerprint {stored.fingerprint}"
+    )
+
+
+@app.command("datasets")
+def datasets_command(root: Root = Path("data")) -> None:
+    """List the benchmarks, and which of them are built below ROOT."""
+    from metabridge.datasets.catalogue import BENCHMARKS
+
+    rows = [("sinusoid", "", "computed when asked for", "sinusoid regression, Finn et al. 2017")]
+    for benchmark in BENCHMARKS.values():
+        for variant in benchmark.variants:
+            path = benchmark.store_path(root, variant)
+            rows.append((benchmark.name, variant, _state_of(path), benchmark.description))
+    _print_table([("benchmark", "variant", "state", "what it is"), *rows])
+
+
+def _state_of(path: Path) -> str:
+    if not path.is_file():
+        return "not built"
+    from metabridge.sources import HDF5Source
+
+    stored = HDF5Source(path)
+    return f"built: {len(stored)} classes, {path.stat().st_size / 1e6:.1f} MB, {stored.fingerprint[:8]}…"
+
+
+def _print_table(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        typer.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def main() -> None:
+    """Run the command line; an expected error is one message and exit status 2, without a traceback."""
+    try:
+        app()
+    except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        typer.echo(f"metabridge: {error}", err=True)
+        sys.exit(2)
