@@ -1,6 +1,7 @@
 """The inner loop's update."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -48,18 +49,34 @@ def gradient_update_parameters(
             "pass for example lambda params: mean_squared_error(model(inputs, params=params), targets)."
         )
     before = dict(model.meta_named_parameters() if params is None else params)
-    return sgd_update(before, jax.grad(loss)(before), step_size, first_order)
+    after = sgd_update(before, jax.grad(loss)(before), step_size, first_order)
+    return {name: after[name] for name in before}  # JAX sorts the names of a mapping
 
 
-def sgd_update(
-    params: Mapping[str, jax.Array],
-    gradients: Mapping[str, jax.Array],
-    step_size: StepSize,
-    first_order: bool = False,
-) -> dict[str, jax.Array]:
-    """`params − step_size · gradients`, name by name; arguments as in `gradient_update_parameters`."""
-    sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)
-    check_names(sizes, params, "step_size")
+def sgd_update(params: Any, gradients: Any, step_size: StepSize, first_order: bool = False) -> Any:
+    """`params − step_size · gradients`, array by array.
+
+    Args:
+        params: any pytree of arrays: a mapping name → array, nested ones, a module of another library.
+        gradients: a pytree of the same structure.
+        step_size: a number or scalar array; for a flat mapping `params` also a mapping name → number or array.
+        first_order: the gradient counts as a constant.
+
+    Returns:
+        A pytree of the same structure.
+
+    Raises:
+        ValueError: if `step_size` lacks a name or has an unknown one.
+        TypeError: if `step_size` is a mapping and `params` is none.
+    """
     if first_order:
-        gradients = {name: jax.lax.stop_gradient(gradient) for name, gradient in gradients.items()}
-    return {name: value - sizes[name] * gradients[name] for name, value in params.items()}
+        gradients = jax.lax.stop_gradient(gradients)
+    if not isinstance(step_size, Mapping):
+        return jax.tree.map(lambda value, gradient: value - step_size * gradient, params, gradients)
+    if not isinstance(params, Mapping):
+        raise TypeError(
+            f"`step_size` by name needs `params` to be a mapping name → array, got {type(params).__name__}; "
+            "pass one number or scalar array."
+        )
+    check_names(step_size, params, "step_size")
+    return {name: value - step_size[name] * gradients[name] for name, value in params.items()}

@@ -81,7 +81,7 @@ class BatchMetaDataLoader:
     def __iter__(self) -> Iterator[Any]:
         for batch in self.episodes:
             data = to_backend(batch)
-            yield data[WHOLE] if WHOLE in data else data
+            yield data.get(WHOLE, data)
 
     def __len__(self) -> int:
         return len(self.episodes)

@@ -1,6 +1,7 @@
 """The networks of the literature as MetaModules, built from a model config."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import jax
 from flax import nnx
@@ -27,7 +28,7 @@ class MLP(MetaModule):
         widths = (*config.input_shape, *config.hidden)
         layers = [
             MetaSequential({"linear": MetaLinear(inputs, outputs, rngs=rngs), "relu": nnx.relu})
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            for inputs, outputs in pairwise(widths)
         ]
         self.features = MetaSequential(_numbered(layers))
         self.head = MetaLinear(widths[-1], config.outputs, rngs=rngs)
@@ -48,7 +49,7 @@ class Conv4(MetaModule):
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         channels = (config.input_shape[-1], *config.hidden)
         blocks = [
-            _conv_block(inputs, outputs, rngs) for inputs, outputs in zip(channels[:-1], channels[1:], strict=True)
+            _conv_block(inputs, outputs, rngs) for inputs, outputs in pairwise(channels)
         ]
         self.features = MetaSequential(_numbered(blocks))
         depth, height, width = flattened_shape(config)

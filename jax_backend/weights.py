@@ -40,13 +40,15 @@ def from_neutral(
         device: where to put them; `None` is JAX's default.
 
     Raises:
-        ValueError: for a missing, unknown or mis-shaped parameter.
+        ValueError: for a missing, unknown or mis-shaped parameter, or float64 without 64-bit mode.
     """
     shapes = parameter_shapes(model)
     check_names(parameters, shapes, model.name)
     for name, shape in shapes.items():
         check_shape(name, parameters[name].shape, shape, model.name)
     arrays = {name: _to_jax_axes(name, np.asarray(parameters[name], dtype), model) for name in shapes}
+    for name, array in arrays.items():
+        _check_representable(name, array.dtype)
     return {name: jax.device_put(jnp.asarray(array), device) for name, array in arrays.items()}
 
 
@@ -54,6 +56,15 @@ def to_neutral(params: Mapping[str, jax.Array], model: ModelConfig) -> Parameter
     """JAX arrays as neutral parameters, in their own dtype; the inverse of `from_neutral`."""
     check_names(params, parameter_shapes(model), model.name)
     return {name: _to_neutral_axes(name, np.asarray(params[name]), model) for name in parameter_shapes(model)}
+
+
+def _check_representable(name: str, dtype: npt.DTypeLike) -> None:
+    """JAX turns float64 into float32 without a word unless it is in 64-bit mode."""
+    if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+        raise ValueError(
+            f"parameter {name!r} is {dtype}, which needs JAX's 64-bit mode; "
+            "call this inside `with jax.enable_x64(True):`, or pass dtype='float32'."
+        )
 
 
 def _to_jax_axes(name: str, array: npt.NDArray, model: ModelConfig) -> npt.NDArray:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,7 @@ def central_difference_error(
     parameters: Parameters,
     gradient: Parameters,
     direction: Parameters,
-    steps: tuple[float, ...] = (1e-4, 1e-5, 1e-6, 1e-7),
+    steps: tuple[float, ...] = (1e-5, 1e-6, 1e-7),
 ) -> float:
     """How far `gradient` is from central finite differences of `objective` along `direction`, relative to its length.
 
@@ -90,7 +91,7 @@ def central_difference_error(
         steps: lengths to try, decreasing.
     """
     quotients = [_central_difference(objective, parameters, direction, step) for step in steps]
-    changes = [abs(later - earlier) for earlier, later in zip(quotients[:-1], quotients[1:], strict=True)]
+    changes = [abs(later - earlier) for earlier, later in pairwise(quotients)]
     best = quotients[1 + int(np.argmin(changes))]
     slope = sum(float((gradient[name] * direction[name]).sum()) for name in direction)
     length = math.sqrt(sum(float((array**2).sum()) for array in gradient.values()))

@@ -9,14 +9,14 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from metabridge.agreement import LIMITS, Limits, central_difference_error, identical_episodes, random_direction
-from metabridge.backends import Backend, Learner, load_backend
+from metabridge.backends import Backend, Learner, check_finite, load_backend
 from metabridge.batches import EpisodeBatch, arrays_digest
 from metabridge.configs import RunConfig
 from metabridge.loader import EpisodeLoader
@@ -147,8 +147,8 @@ class Comparison:
             )
         if not gradient.max_relative_error <= limits.meta_gradient:
             found.append(
-                f"Meta-gradients differ {gradient.worst_point} the run by a relative {gradient.max_relative_error:.2e}, "
-                f"more than {limits.meta_gradient:g}."
+                f"Meta-gradients differ {gradient.worst_point} the run by a relative "
+                f"{gradient.max_relative_error:.2e}, more than {limits.meta_gradient:g}."
             )
         if not gradient.finite_difference_error <= limits.finite_difference:
             found.append(
@@ -163,14 +163,14 @@ class Comparison:
         beyond = np.flatnonzero(~(self.trajectory.differences <= limits.loss_difference))
         if len(beyond):
             found.append(
-                f"Losses differ from meta-step {beyond[0]} on: there by {self.trajectory.differences[beyond[0]]:.2e}, at most "
-                f"by {self.trajectory.differences.max():.2e}, more than {limits.loss_difference:g}."
+                f"Losses differ from meta-step {beyond[0]} on: there by {self.trajectory.differences[beyond[0]]:.2e}, "
+                f"at most by {self.trajectory.differences.max():.2e}, more than {limits.loss_difference:g}."
             )
         return found
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `compare.json`."""
-        first, second = self.limits, self.trajectory
+        trajectory = self.trajectory
         return {
             "agrees": not self.disagreements(),
             "disagreements": self.disagreements(),
@@ -186,10 +186,10 @@ class Comparison:
                 "second_order_share": self.meta_gradient.second_order_share,
             },
             "trajectory": {
-                "steps": len(second.differences),
-                "max_abs_loss_difference": float(second.differences.max()),
-                "max_relative_parameter_difference": second.max_relative_parameter_difference,
-                "losses": {name: losses.tolist() for name, losses in second.losses.items()},
+                "steps": len(trajectory.differences),
+                "max_abs_loss_difference": float(trajectory.differences.max()),
+                "max_relative_parameter_difference": trajectory.max_relative_parameter_difference,
+                "losses": {name: losses.tolist() for name, losses in trajectory.losses.items()},
             },
             "backends": {
                 name: {
@@ -204,7 +204,7 @@ class Comparison:
                 for name, training in self.backends.items()
             },
             "quality_is": self.quality_name,
-            "limits": vars(first),
+            "limits": asdict(self.limits),
             "manifest": self.manifest,
         }
 
@@ -290,16 +290,9 @@ class _Gradients:
         gradients, errors, shares = {}, [], []
         for name in self.show(NAMES, "meta-gradients, float64"):
             learner = self.backends[name].learner(self.run, exact)
-            gradients[name] = learner.meta_gradient(self.batches[name])[1]
-            errors += [
-                central_difference_error(
-                    lambda point, name=name, learner=learner: learner.objective_at(point, self.batches[name]),  # type: ignore[misc]
-                    exact,
-                    gradients[name],
-                    random_direction(exact, number),
-                )
-                for number in range(_DIRECTIONS)
-            ]
+            objective, gradients[name] = learner.meta_gradient(self.batches[name])
+            check_finite(objective, step=0)
+            errors.append(_finite_difference_error(learner, self.batches[name], exact, gradients[name]))
             first_order = replace(self.run, algorithm=replace(self.run.algorithm, first_order=True))
             shortened = self.backends[name].learner(first_order, exact).meta_gradient(self.batches[name])[1]
             shares.append(relative_difference(shortened, gradients[name]))
@@ -311,6 +304,16 @@ class _Gradients:
             self.backends[name].learner(self.run, parameters).meta_gradient(self.batches[name])[1] for name in NAMES
         )
         return relative_difference(first, second)
+
+
+def _finite_difference_error(learner: Learner, batch: Any, at: Parameters, gradient: Parameters) -> float:
+    """The largest error of `gradient` along a few random directions."""
+
+    def objective(point: Parameters) -> float:
+        return learner.objective_at(point, batch)
+
+    directions = [random_direction(at, number) for number in range(_DIRECTIONS)]
+    return max(central_difference_error(objective, at, gradient, direction) for direction in directions)
 
 
 def _run_side_by_side(

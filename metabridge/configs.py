@@ -25,7 +25,7 @@ class _Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as nested dictionaries of JSON-ready values."""
-        return asdict(self)  # type: ignore[call-overload, no-any-return]  # every subclass is a dataclass
+        return asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

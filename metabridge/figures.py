@@ -63,7 +63,7 @@ def _draw_image_episode(comparison: Comparison) -> Figure:
     ways = comparison.run.episode.ways or 1
     sheets = {name: _contact_sheet(comparison.example[name], ways) for name in ("torch", "jax")}
     height, width = next(iter(sheets.values()))[0].shape[:2]
-    figure = _figure(11, 11 / 2 * height / width + 0.9)
+    figure = _figure(11, 5.0 * height / width + 0.75)
     for axes, (name, (sheet, split_at)) in zip(figure.subplots(1, 2), sheets.items(), strict=True):
         axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
         axes.axvline(split_at, color=_COLOURS[name], linewidth=1.5)
@@ -114,6 +114,7 @@ def draw_losses(comparison: Comparison) -> Figure:
     lower.set_yscale("log")
     lower.set_ylim(_FLOOR / 3, max(comparison.limits.loss_difference, differences.max()) * 30)
     lower.set_ylabel("|PyTorch − JAX|, float64", fontsize=9)
+    lower.xaxis.get_major_locator().set_params(integer=True)
     lower.set_xlabel(
         f"meta-step ({equal} of {len(differences)} losses equal to the last bit, drawn at {_FLOOR:g})", fontsize=9
     )

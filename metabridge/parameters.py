@@ -1,13 +1,14 @@
 """Neutral parameters: a flat mapping name → NumPy array in PyTorch's names and axis order.
 
-The bridge between the backends (docs/architecture.md, contract C6). Initial weights are drawn here, once, and loaded into
-both; a checkpoint is such a mapping in HDF5, so either backend can continue from the other's.
+The bridge between the backends (docs/architecture.md, contract C6). Initial weights are drawn here, once, and
+loaded into both; a checkpoint is such a mapping in HDF5, so either backend can continue from the other's.
 """
 
 import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 def _mlp_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     widths = (*model.input_shape, *model.hidden)
-    for number, (inputs, outputs) in enumerate(zip(widths[:-1], widths[1:], strict=True), start=1):
+    for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
         yield f"features.layer{number}.linear.weight", (outputs, inputs)
         yield f"features.layer{number}.linear.bias", (outputs,)
     yield from _head_shapes(widths[-1], model.outputs)
@@ -45,7 +46,7 @@ def _mlp_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _conv4_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     channels = (model.input_shape[-1], *model.hidden)
-    for number, (inputs, outputs) in enumerate(zip(channels[:-1], channels[1:], strict=True), start=1):
+    for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
         layer = f"features.layer{number}"
         yield f"{layer}.conv.weight", (outputs, inputs, 3, 3)
         for name in ("conv.bias", "norm.weight", "norm.bias"):

@@ -5,7 +5,7 @@ import html
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from metabridge.compare import NAMES, Comparison
 from metabridge.figures import draw_adaptation, draw_episodes, draw_losses
@@ -104,8 +104,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 1080px; mar
 h1 { font-size: 1.5em; margin-bottom: .2em; } h2 { font-size: 1.1em; margin-top: 2.2em; }
 .verdict { padding: .8em 1em; border-radius: 6px; } .yes { background: #e7f4ea; } .no { background: #fdeaea; }
 table { border-collapse: collapse; width: 100%; } td { padding: .3em .8em .3em 0; border-bottom: 1px solid #e5e5e5; }
-td:nth-child(2) { font-variant-numeric: tabular-nums; white-space: nowrap; } td:nth-child(3), figcaption, .sub { color: #666; }
-figure { margin: 0; } img { max-width: 100%; } pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
+td:nth-child(2) { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td:nth-child(3), figcaption, .sub { color: #666; } figure { margin: 0; } img { max-width: 100%; }
+pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
 """
 
 
@@ -118,7 +119,10 @@ def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
     manifest = html.escape(json.dumps(comparison.manifest, indent=2))
     return f"""<!DOCTYPE html>
 <html lang="en">
-<head><meta charset="utf-8"><title>metabridge: {html.escape(comparison.run.dataset)}</title><style>{_STYLE}</style></head>
+<head>
+<meta charset="utf-8"><title>metabridge: {html.escape(comparison.run.dataset)}</title>
+<style>{_STYLE}</style>
+</head>
 <body>
 <h1>One meta-training, two frameworks</h1>
 <p class="sub">{html.escape(_describe(comparison))}</p>
@@ -135,7 +139,7 @@ def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
 
 
 def _describe(comparison: Comparison) -> str:
-    run: Any = comparison.run
+    run = comparison.run
     name = run.dataset if run.variant is None else f"{run.dataset} ({run.variant})"
     task = (
         f"{run.episode.shots}-shot regression"
@@ -143,10 +147,9 @@ def _describe(comparison: Comparison) -> str:
         else f"{run.episode.ways}-way {run.episode.shots}-shot"
     )
     steps = "step" if run.algorithm.inner_steps == 1 else "steps"
-    return (
-        f"{name}, {task}, {run.algorithm.name.upper()} with {run.algorithm.inner_steps} inner {steps} of {run.algorithm.inner_lr:g}, "
-        f"{run.model.name}, {run.steps} meta-steps of {run.meta_batch_size} tasks, seed {run.seed}"
-    )
+    inner = f"{run.algorithm.inner_steps} inner {steps} of {run.algorithm.inner_lr:g}"
+    outer = f"{run.steps} meta-steps of {run.meta_batch_size} tasks"
+    return f"{name}, {task}, {run.algorithm.name.upper()} with {inner}, {run.model.name}, {outer}, seed {run.seed}"
 
 
 def _figure_block(name: str, png: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Names in `params`: the part that belongs to a submodule, and errors that name the nearest right name (contract C10)."""
+"""Names in `params`: the part for a submodule, and errors that propose the nearest right name (contract C10)."""
 
 import difflib
 from collections.abc import Iterable, Mapping

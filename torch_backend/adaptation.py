@@ -44,7 +44,7 @@ def gradient_update_parameters(
         raise ValueError(
             f"`model` must be a MetaModule, got {type(model).__name__}; build it from torch_backend.modules."
         )
-    before = dict(model.meta_named_parameters() if params is None else params)
+    before: dict[str, Tensor] = dict(model.meta_named_parameters() if params is None else params)
     if callable(loss):
         gradients = torch.func.grad(loss)(before)
     else:

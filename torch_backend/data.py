@@ -58,7 +58,7 @@ class _Episodes(Dataset[Any]):
 
     def __getitem__(self, plan: EpisodePlan) -> Any:
         data = to_backend(self.dataset.gather(plan))
-        return data[WHOLE] if WHOLE in data else data
+        return data.get(WHOLE, data)
 
 
 class _RemainingPlans:
@@ -152,7 +152,8 @@ class BatchMetaDataLoader(DataLoader[Any]):
 def _refuse_choosers(kwargs: dict[str, Any]) -> None:
     if kwargs.pop("shuffle", True) is not True:
         raise TypeError(
-            "`shuffle=False` is not offered: episodes are drawn at random; iterate over the dataset for all tasks in order."
+            "`shuffle=False` is not offered: a loader draws episodes at random; "
+            "iterate over the dataset to get all its tasks in order."
         )
     for name in ("sampler", "batch_sampler", "collate_fn", "drop_last", "generator"):
         if name in kwargs:

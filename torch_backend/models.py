@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -28,7 +29,7 @@ class MLP(MetaModule):
         widths = (*config.input_shape, *config.hidden)
         layers = [
             MetaSequential(OrderedDict(linear=MetaLinear(inputs, outputs), relu=nn.ReLU()))
-            for inputs, outputs in zip(widths[:-1], widths[1:], strict=True)
+            for inputs, outputs in pairwise(widths)
         ]
         self.features = MetaSequential(_numbered(layers))
         self.head = MetaLinear(widths[-1], config.outputs)
@@ -49,7 +50,7 @@ class Conv4(MetaModule):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         channels = (config.input_shape[-1], *config.hidden)
-        blocks = [_conv_block(inputs, outputs) for inputs, outputs in zip(channels[:-1], channels[1:], strict=True)]
+        blocks = [_conv_block(inputs, outputs) for inputs, outputs in pairwise(channels)]
         self.features = MetaSequential(_numbered(blocks))
         depth, height, width = flattened_shape(config)
         self.head = MetaLinear(depth * height * width, config.outputs)

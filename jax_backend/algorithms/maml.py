@@ -21,8 +21,9 @@ Batch = dict[str, tuple[jax.Array, jax.Array]]
 class MAML:
     """The meta-objective of MAML and its exact gradient, as pure functions of the parameters.
 
-    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where
-    the paper's equation sums them. `first_order` leaves the second derivatives out.
+    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its
+    support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where the paper
+    sums them. `first_order` leaves the second derivatives out.
 
     Args:
         apply: a pure function `(params, inputs)` → outputs; `params` may be any pytree, so models of Flax Linen,
@@ -39,7 +40,7 @@ class MAML:
         self.task_map = task_map
 
     def adapt(self, params: Params, inputs: jax.Array, targets: jax.Array, steps: int | None = None) -> Params:
-        """The parameters after `steps` of the inner loop (default: the config's) on one support set `(n, …)`, `(n, …)`."""
+        """The parameters after `steps` (default: the config's) of gradient descent on one support set."""
 
         def support_loss(current: Params) -> jax.Array:
             return self.loss(self.apply(current, inputs), targets)

@@ -29,7 +29,8 @@ class MetaBatchNorm2d(MetaModule):
         track_running_stats: whether to keep running statistics for evaluation.
 
     Raises:
-        ValueError: in the call, if `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in the call, for an input of another number of features or with one value per feature, or if
+            `params` has a missing, unknown or mis-shaped entry.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class MetaBatchNorm2d(MetaModule):
         affine: bool = True,
         track_running_stats: bool = True,
     ) -> None:
+        self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
         self.use_running_average = False
@@ -54,20 +56,29 @@ class MetaBatchNorm2d(MetaModule):
 
     def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
         """Normalise `(batch, H, W, num_features)` per feature."""
+        self._check_input(input)
         own = own_parameters(self, params)
         if self.track_running_stats and self.use_running_average:
             mean, variance = self.running_mean[...], self.running_var[...]
         else:
+            count = input.size // self.num_features
+            if count == 1:
+                raise ValueError(f"expected more than 1 value per channel when training, got input of shape {input.shape}.")
             mean = input.mean((0, 1, 2))
             variance = ((input - mean) ** 2).mean((0, 1, 2))
             if self.track_running_stats and params is None:
-                self._update(mean, variance, input.size // input.shape[-1])
+                self._update(mean, variance, count)
         normalised = (input - mean) * jax.lax.rsqrt(variance + self.eps)
         return normalised * own["weight"] + own["bias"] if "weight" in own else normalised
 
+    def _check_input(self, input: jax.Array) -> None:
+        if input.ndim != 4 or input.shape[-1] != self.num_features:
+            raise ValueError(f"`input` must be (batch, H, W, {self.num_features} channels), got shape {input.shape}.")
+
     def _update(self, mean: jax.Array, variance: jax.Array, count: int) -> None:
         self.num_batches_tracked[...] = self.num_batches_tracked[...] + 1
-        weight = 1.0 / self.num_batches_tracked[...] if self.momentum is None else self.momentum
+        number = self.num_batches_tracked[...].astype(mean.dtype)
+        weight = 1.0 / number if self.momentum is None else self.momentum
         unbiased = variance * (count / (count - 1))
         self.running_mean[...] = (1 - weight) * self.running_mean[...] + weight * mean
         self.running_var[...] = (1 - weight) * self.running_var[...] + weight * unbiased

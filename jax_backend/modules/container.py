@@ -20,7 +20,8 @@ class MetaSequential(MetaModule):
         args: layers, named `"0"`, `"1"`, …; or one mapping name → layer.
 
     Raises:
-        ValueError: in the call, if `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in the call, if `params` has a missing, unknown or mis-shaped entry, or one of a
+            MetaModule inside a child that is no MetaModule and so cannot pass it on.
     """
 
     def __init__(self, *args: Callable[..., Any] | Mapping[str, Callable[..., Any]]) -> None:
@@ -36,8 +37,14 @@ class MetaSequential(MetaModule):
         """Pass `input` through every child in order."""
         for name in self.child_names:
             layer = getattr(self, name)
+            own = self.get_subdict(params, name)
             if isinstance(layer, MetaModule):
-                input = layer(input, params=self.get_subdict(params, name))
-            else:
+                input = layer(input, params=own)
+            elif own is None:
                 input = layer(input)
+            else:
+                raise ValueError(
+                    f"MetaSequential cannot hand `params` to its child {name!r}: it contains MetaModules, but "
+                    f"{type(layer).__name__} is no MetaModule; use MetaSequential or a MetaModule of your own."
+                )
         return input

@@ -32,8 +32,8 @@ class MetaConv2d(MetaModule):
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: for channels that `groups` does not divide or an unknown padding; in the call, if `params` has
-            a missing, unknown or mis-shaped entry.
+        ValueError: for channels that `groups` does not divide or an unknown padding; in the call, for an input of
+            other channels or smaller than the kernel, or if `params` has a missing, unknown or mis-shaped entry.
     """
 
     def __init__(
@@ -89,6 +89,11 @@ def conv2d(
     convolution: one and a half times slower on an H100, and hopeless in XLA on a CPU.
     """
     kernel_height, kernel_width, depth, outputs = weight.shape
+    if inputs.ndim != 4 or inputs.shape[-1] != depth * groups:
+        raise ValueError(
+            f"`input` must be (batch, H, W, {depth * groups} channels), got shape {inputs.shape}; "
+            "images are channels-last in JAX."
+        )
     height = (inputs.shape[1] - dilation[0] * (kernel_height - 1) - 1) // stride[0] + 1
     width = (inputs.shape[2] - dilation[1] * (kernel_width - 1) - 1) // stride[1] + 1
     if min(height, width) < 1:

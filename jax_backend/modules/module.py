@@ -59,12 +59,26 @@ class MetaModule(nnx.Module):
             `None` if `params` is `None` or the submodule has no meta-parameters.
 
         Raises:
-            ValueError: if a name is unknown or missing; the message proposes the nearest right ones.
+            ValueError: if a name is unknown or missing, or there is no submodule `key`.
         """
         if params is None:
             return None
         names = [name for name, _ in self.meta_named_parameters()]
-        return select_subdict(params, key or "", names, type(self).__name__)
+        own = select_subdict(params, key or "", names, type(self).__name__)
+        if own is None and key and not _has_submodule(self, key):
+            children = ", ".join(name for name, value in vars(self).items() if callable(value))
+            raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.")
+        return own
+
+
+def _has_submodule(module: nnx.Module, key: str) -> bool:
+    """Whether the dotted path `key` leads to a module or a plain function such as `nnx.relu`."""
+    first, _, rest = key.partition(".")
+    if isinstance(module, nnx.List):
+        child = module[int(first)] if first.isdecimal() and int(first) < len(module) else None
+    else:
+        child = vars(module).get(first)
+    return _has_submodule(child, rest) if rest and isinstance(child, nnx.Module) else callable(child) and not rest
 
 
 def _meta_variables(module: nnx.Module, prefix: str, recurse: bool) -> Iterator[tuple[str, nnx.Param]]:

@@ -17,6 +17,9 @@ class MaxPool2d:
 
     Args:
         kernel_size: height and width of the window, and the distance between windows.
+
+    Raises:
+        ValueError: for a size below 1; in the call, for an image smaller than the window.
     """
 
     def __init__(self, kernel_size: int) -> None:
@@ -27,6 +30,8 @@ class MaxPool2d:
     def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(batch, H, W, channels)` to `(batch, H // k, W // k, channels)`."""
         k = self.kernel_size
+        if min(input.shape[1:3]) < k:
+            raise ValueError(f"`input` must have at least {k}×{k} pixels, got {input.shape[1]}×{input.shape[2]}.")
         height, width = input.shape[1] // k * k, input.shape[2] // k * k
         offsets = [(i, j) for i in range(k) for j in range(k)]
         return functools.reduce(_larger, (input[:, i:height:k, j:width:k] for i, j in offsets))

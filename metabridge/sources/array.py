@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.base import content_fingerprint
+from metabridge.sources.base import ClassIds, content_fingerprint
 
 __all__ = ["ArraySource"]
 
@@ -136,7 +136,7 @@ class ArraySource:
         """One indexed copy; see `ClassSource.gather`."""
         return self.examples.take(self.class_starts[class_ids] + example_ids, axis=0)
 
-    def select(self, class_ids: Sequence[int]) -> "ArraySource":
+    def select(self, class_ids: ClassIds) -> "ArraySource":
         """A source of these classes alone, in this order, over the same array."""
         ids = np.asarray(class_ids, dtype=np.int64)
         names = tuple(self.class_names[i] for i in ids)

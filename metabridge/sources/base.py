@@ -7,7 +7,9 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClassSource", "content_fingerprint"]
+__all__ = ["ClassIds", "ClassSource", "content_fingerprint"]
+
+ClassIds = Sequence[int] | npt.NDArray[np.int64]
 
 
 class ClassSource(Protocol):
@@ -44,7 +46,7 @@ class ClassSource(Protocol):
             `(*broadcast shape, *example_shape)` in `dtype`, owned by the caller.
         """
 
-    def select(self, class_ids: Sequence[int]) -> Self:
+    def select(self, class_ids: ClassIds) -> Self:
         """A source of these classes alone, in this order, sharing the examples."""
 
 

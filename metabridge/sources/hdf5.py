@@ -1,4 +1,4 @@
-"""The stored form of a class source: one HDF5 file, examples contiguous and ordered by class, read through a memory map.
+"""The stored form of a class source: one HDF5 file, examples contiguous and ordered by class, memory-mapped.
 
 Layout (format version 1): dataset `examples` `(total, …)`, contiguous; `class_sizes` `(C,)` int64; `class_names`
 `(C,)` UTF-8; attributes `format`, `format_version`, `fingerprint` and `provenance` (JSON: archives, checksums, …).
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.sources.array import ArraySource
-from metabridge.sources.base import content_fingerprint
+from metabridge.sources.base import ClassIds, content_fingerprint
 
 __all__ = ["FORMAT_VERSION", "HDF5Source", "write_store"]
 
@@ -53,7 +53,7 @@ class HDF5Source(ArraySource):
             if file.attrs.get("format") != _FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
                 raise ValueError(
                     f"{self.path} must be a {_FORMAT!r} of version {FORMAT_VERSION}, got "
-                    f"{file.attrs.get('format')!r} version {file.attrs.get('format_version')!r}; build it again."
+                    f"{file.attrs.get('format')!r} version {file.attrs.get('format_version')}; build it again."
                 )
             examples = file["examples"]
             offset, shape, dtype = examples.id.get_offset(), examples.shape, examples.dtype
@@ -65,7 +65,7 @@ class HDF5Source(ArraySource):
         super().__init__(mapped, np.cumsum(sizes) - sizes, sizes, names)
 
     @property
-    def fingerprint(self) -> str:  # type: ignore[override]  # read from the file instead of computed
+    def fingerprint(self) -> str:
         """The fingerprint recorded when the file was written; `recompute_fingerprint` checks it."""
         return self._stored_fingerprint
 
@@ -73,7 +73,7 @@ class HDF5Source(ArraySource):
         """The fingerprint of what the file holds now; equal to `fingerprint` unless the file was damaged."""
         return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, self._blocks())
 
-    def select(self, class_ids: Sequence[int]) -> "HDF5Selection":
+    def select(self, class_ids: ClassIds) -> "HDF5Selection":
         """A source of these classes alone, in this order, over the same file."""
         return HDF5Selection(self, class_ids)
 
@@ -84,14 +84,14 @@ class HDF5Source(ArraySource):
 class HDF5Selection(ArraySource):
     """Some classes of an `HDF5Source`; pickles as a path and class ids."""
 
-    def __init__(self, parent: HDF5Source, class_ids: Sequence[int]) -> None:
+    def __init__(self, parent: HDF5Source, class_ids: ClassIds) -> None:
         ids = np.asarray(class_ids, dtype=np.int64)
         names = tuple(parent.class_names[i] for i in ids)
         super().__init__(parent.examples, parent.class_starts[ids], parent.class_sizes[ids], names)
         self.parent = parent
         self.class_ids = ids
 
-    def select(self, class_ids: Sequence[int]) -> "HDF5Selection":
+    def select(self, class_ids: ClassIds) -> "HDF5Selection":
         """A source of these classes alone, in this order, over the same file."""
         return HDF5Selection(self.parent, self.class_ids[np.asarray(class_ids, dtype=np.int64)])
 

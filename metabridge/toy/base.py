@@ -151,4 +151,5 @@ class ToyMetaDataset(MetaDataset):
         return (self[index] for index in range(self.num_tasks))
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.num_tasks} tasks of {self.num_samples_per_task} points, meta-{self.meta_split})"
+        points = self.num_samples_per_task
+        return f"{type(self).__name__}({self.num_tasks} tasks of {points} points, meta-{self.meta_split})"

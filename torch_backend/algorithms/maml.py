@@ -20,8 +20,9 @@ Batch = dict[str, tuple[Tensor, Tensor]]
 class MAML:
     """The meta-objective of MAML and its exact gradient, as pure functions of the parameters.
 
-    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where
-    the paper's equation sums them. `first_order` leaves the second derivatives out.
+    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its
+    support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where the paper
+    sums them. `first_order` leaves the second derivatives out.
 
     Args:
         apply: a pure function `(params, inputs)` → outputs, for example `lambda p, x: model(x, params=p)`.
@@ -37,7 +38,7 @@ class MAML:
         self.task_map = task_map
 
     def adapt(self, params: Params, inputs: Tensor, targets: Tensor, steps: int | None = None) -> Params:
-        """The parameters after `steps` of the inner loop (default: the config's) on one support set `(n, …)`, `(n, …)`."""
+        """The parameters after `steps` (default: the config's) of gradient descent on one support set."""
 
         def support_loss(current: Params) -> Tensor:
             return self.loss(self.apply(current, inputs), targets)

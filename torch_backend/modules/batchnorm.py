@@ -22,7 +22,8 @@ class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
     of the current batch at all times, as MAML's networks use, pass `track_running_stats=False`.
 
     Raises:
-        ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in `forward`, for an input of another number of features or with one value per feature, or if
+            `params` has a missing, unknown or mis-shaped entry.
     """
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -31,7 +32,14 @@ class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
             return super().forward(input)
         if self.training and self.track_running_stats:
             check_parameters(self, params)
+            self._check_input(input)
             return F.batch_norm(
                 input, None, None, params.get("weight"), params.get("bias"), training=True, eps=self.eps
             )
         return call_with(self, params, input)
+
+    def _check_input(self, input: Tensor) -> None:
+        if input.ndim != 4 or input.shape[1] != self.num_features:
+            raise ValueError(
+                f"`input` must be (batch, {self.num_features} channels, H, W), got shape {tuple(input.shape)}."
+            )

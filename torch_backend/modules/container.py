@@ -17,14 +17,21 @@ class MetaSequential(nn.Sequential, MetaModule):
     `"0.weight"`. Children that are no MetaModules keep their own parameters.
 
     Raises:
-        ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry, or one of a
+            MetaModule inside a child that is no MetaModule and so cannot pass it on.
     """
 
     def forward(self, input: Any, params: Mapping[str, Tensor] | None = None) -> Any:
         """Pass `input` through every child in order."""
         for name, module in self.named_children():
+            own = self.get_subdict(params, name)
             if isinstance(module, MetaModule):
-                input = module(input, params=self.get_subdict(params, name))
-            else:
+                input = module(input, params=own)
+            elif own is None:
                 input = module(input)
+            else:
+                raise ValueError(
+                    f"MetaSequential cannot hand `params` to its child {name!r}: it contains MetaModules, but "
+                    f"{type(module).__name__} is no MetaModule; use MetaSequential or a MetaModule of your own."
+                )
         return input

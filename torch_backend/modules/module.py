@@ -60,12 +60,16 @@ class MetaModule(nn.Module):
             `None` if `params` is `None` or the submodule has no meta-parameters.
 
         Raises:
-            ValueError: if a name is unknown or missing; the message proposes the nearest right ones.
+            ValueError: if a name is unknown or missing, or there is no submodule `key`.
         """
         if params is None:
             return None
         names = [name for name, _ in self.meta_named_parameters()]
-        return select_subdict(params, key or "", names, type(self).__name__)
+        own = select_subdict(params, key or "", names, type(self).__name__)
+        if own is None and key and key not in dict(self.named_modules()):
+            children = ", ".join(name for name, _ in self.named_children())
+            raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.")
+        return own
 
 
 def call_with(layer: MetaModule, params: Mapping[str, Tensor], *inputs: Any) -> Any:

@@ -1,0 +1,28 @@
+# `make demo` and `make test` are all the set-up a fresh machine needs: each makes .venv if it is missing.
+PYTHON ?= python3
+VENV := .venv
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test lint benchmark clean
+
+demo: $(INSTALLED)  ## meta-train in PyTorch and in JAX on the same episodes; report in metabridge-report/
+	$(VENV)/bin/metabridge compare
+
+test: $(INSTALLED)  ## the whole test suite, documentation examples included
+	$(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+benchmark: $(INSTALLED)
+	$(VENV)/bin/python benchmarks/loading.py
+
+clean:
+	rm -rf $(VENV) metabridge-report
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	touch $@

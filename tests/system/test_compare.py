@@ -1,0 +1,183 @@
+"""The comparison agrees where the backends do, and says what differs where they do not."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import metabridge.compare as compare_module
+from metabridge import EpisodeBatch, EpisodeLoader
+from metabridge.backends import load_backend
+from metabridge.compare import compare
+from metabridge.parameters import initial_parameters, load_parameters
+from metabridge.recipes import make_meta_datasets, make_run
+from metabridge.report import summary_rows, verdict, write_report
+
+RUN = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=6)
+
+
+@pytest.fixture(autouse=True)
+def few_test_episodes(monkeypatch):
+    monkeypatch.setattr(compare_module, "TEST_EPISODES", 8)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare_module, "TEST_EPISODES", 8)
+        return run_comparison()
+
+
+def run_comparison(run=RUN):
+    return compare(run, *make_meta_datasets(run, "unused"), device="cpu", progress=False)
+
+
+class Altered:
+    """A backend of which one thing is different."""
+
+    def __init__(self, backend, receive=None, learner=None):
+        self._backend = backend
+        self.receive = receive or backend.receive
+        self.learner = learner or backend.learner
+
+    def __getattr__(self, name):
+        return getattr(self._backend, name)
+
+
+def alter(monkeypatch, change, name="jax"):
+    def load(asked, device, dtype):
+        backend = load_backend(asked, device, dtype)
+        return change(backend) if asked == name else backend
+
+    monkeypatch.setattr(compare_module, "load_backend", load)
+
+
+def test_the_backends_agree(comparison):
+    assert comparison.disagreements() == []
+    assert verdict(comparison).startswith("PyTorch and JAX ran the same meta-training")
+
+
+def test_all_episodes_arrive_bit_for_bit(comparison):
+    found = comparison.to_dict()["episodes"]
+    assert found["total"] == found["identical"] == RUN.meta_batch_size * RUN.steps
+    assert found["received_digests"] == {"torch": found["digest"], "jax": found["digest"]}
+
+
+def test_compare_json_has_the_promised_keys(comparison):
+    found = comparison.to_dict()
+    assert found["agrees"] is True
+    assert {"total", "identical", "digest"} <= found["episodes"].keys()
+    assert {"max_relative_error", "finite_difference_error", "second_order_share"} <= found["meta_gradient"].keys()
+    assert found["trajectory"]["steps"] == RUN.steps
+    assert {"max_abs_loss_difference", "max_relative_parameter_difference"} <= found["trajectory"].keys()
+    for name in ("torch", "jax"):
+        assert {"version", "device", "meta_step_ms", "quality", "quality_ci95"} <= found["backends"][name].keys()
+    manifest = found["manifest"]
+    assert manifest["seed"] == RUN.seed
+    assert type(RUN).from_dict(json.loads(json.dumps(manifest["run"]))) == RUN
+    assert manifest["episodes"]["meta_train"]["fingerprint"] == make_meta_datasets(RUN, "unused")[0].fingerprint
+    assert {"python", "numpy", "torch", "jax"} <= manifest["versions"].keys()
+
+
+def test_float32_losses_are_those_of_a_run_by_hand(comparison):
+    backend = load_backend("torch", "cpu")
+    learner = backend.learner(RUN, initial_parameters(RUN.model, RUN.seed))
+    loader = EpisodeLoader(make_meta_datasets(RUN, "unused")[0], RUN.meta_batch_size, RUN.steps, RUN.seed)
+    losses = [learner.step(backend.receive(batch)) for batch in loader]
+    np.testing.assert_array_equal(comparison.backends["torch"].losses, losses)
+
+
+def test_report_is_one_file_without_network(comparison, tmp_path):
+    report = write_report(comparison, tmp_path / "report")
+    names = sorted(path.name for path in report.parent.iterdir())
+    pictures = ["adaptation.png", "episodes.png", "losses.png"]
+    stored = ["parameters_jax.h5", "parameters_torch.h5", "report.html"]
+    assert names == sorted([*pictures, "compare.json", *stored])
+    page = report.read_text()
+    assert page.count("data:image/png;base64,") == len(pictures)
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
+    for measure, value, _ in summary_rows(comparison):
+        assert measure.split(" ")[0] in page
+        assert value in page
+    for picture in pictures:
+        assert (report.parent / picture).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((report.parent / "compare.json").read_text()) == json.loads(json.dumps(comparison.to_dict()))
+    trained = load_parameters(report.parent / "parameters_jax.h5")
+    assert trained.keys() == initial_parameters(RUN.model, 0).keys()
+
+
+def test_a_changed_number_in_an_episode_is_found(monkeypatch):
+    def change(backend):
+        def receive(batch):
+            splits = {name: (inputs.copy(), targets) for name, (inputs, targets) in batch.items()}
+            for row in np.flatnonzero(batch.plan.indices == 9):
+                splits["test"][0][row, 0, 0] *= np.float32(1 + 2**-20)
+            return backend.receive(EpisodeBatch(batch.plan, splits))
+
+        return Altered(backend, receive=receive)
+
+    alter(monkeypatch, change)
+    found = run_comparison()
+    assert found.episodes.identical == found.episodes.total - 1
+    assert re.match(r"Episodes differ: jax received 1 of 24 episodes .* the first at index 9\.", verdict(found))
+
+
+def perturbed_learner(backend, **changes):
+    """The backend's learner with other parameters or configuration."""
+
+    def learner(run, parameters):
+        if "weight" in changes:
+            parameters = {name: array.copy() for name, array in parameters.items()}
+            parameters["head.bias"][0] += changes["weight"]  # of a weight behind a dead ReLU nothing would show
+        if "optimiser" in changes:
+            run = replace(run, optimiser=replace(run.optimiser, **changes["optimiser"]))
+        if changes.get("first_order"):
+            run = replace(run, algorithm=replace(run.algorithm, first_order=True))
+        return backend.learner(run, parameters)
+
+    return Altered(backend, learner=learner)
+
+
+def test_one_perturbed_weight_is_found(monkeypatch):
+    alter(monkeypatch, lambda backend: perturbed_learner(backend, weight=1e-6))
+    assert re.search(r"Meta-gradients differ (before|after) the run by a relative \d", verdict(run_comparison()))
+
+
+def test_another_optimiser_is_found_at_its_first_step(monkeypatch):
+    alter(monkeypatch, lambda backend: perturbed_learner(backend, optimiser={"eps": 1e-3}))
+    assert re.search(r"Losses differ from meta-step 1 on: there by \d.*, at most by", verdict(run_comparison()))
+
+
+def test_a_first_order_backend_is_found(monkeypatch):
+    alter(monkeypatch, lambda backend: perturbed_learner(backend, first_order=True))
+    found = verdict(run_comparison())
+    assert "the second derivatives are missing" in found
+    assert "differs from finite differences" in found
+
+
+def test_not_a_number_stops_the_run():
+    run = replace(RUN, algorithm=replace(RUN.algorithm, inner_lr=1e300))
+    with pytest.raises(FloatingPointError, match="Lower the inner or the outer learning rate"):
+        run_comparison(run)
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"dataset": "sinus"}, "`dataset` must be one of 'sinusoid', 'omniglot', got 'sinus'"),
+        (
+            {"dataset": "omniglot", "variant": "small3"},
+            "`variant` of omniglot must be one of 'full', 'small1', 'small2'",
+        ),
+        ({"variant": "small1"}, "`variant` of sinusoid must be left out"),
+        ({"ways": 5}, "`ways` must be left out: sinusoid is a regression"),
+        ({"algorithm": "mamel"}, "`algorithm` must be 'maml', got 'mamel'"),
+        ({"steps": 0}, "`steps` must be a positive integer, got 0"),
+        ({"inner_lr": float("nan")}, "`inner_lr` must be a positive finite number"),
+    ],
+)
+def test_bad_choices_name_the_argument(choice, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make_run(**choice)
