@@ -99,12 +99,12 @@ def datasets_command(root: Root = Path("data")) -> None:
     """List the benchmarks, and which of them are built below ROOT."""
     from metabridge.datasets.catalogue import BENCHMARKS
 
-    rows = [("sinusoid", "", "computed when asked for", "sinusoid regression, Finn et al. 2017")]
+    rows = [("sinusoid", "", "", "computed when asked for", "sinusoid regression, Finn et al. 2017")]
     for benchmark in BENCHMARKS.values():
-        for variant in benchmark.variants:
-            path = benchmark.store_path(root, variant)
-            rows.append((benchmark.name, variant, _state_of(path), benchmark.description))
-    _print_table([("benchmark", "variant", "state", "what it is"), *rows])
+        for variant, classes in zip(benchmark.variants, benchmark.num_classes, strict=True):
+            state = _state_of(benchmark.store_path(root, variant))
+            rows.append((benchmark.name, variant, str(classes), state, benchmark.description))
+    _print_table([("benchmark", "variant", "classes", "state", "what it is"), *rows])
 
 
 def _state_of(path: Path) -> str:
@@ -113,7 +113,7 @@ def _state_of(path: Path) -> str:
     from metabridge.sources import HDF5Source
 
     stored = HDF5Source(path)
-    return f"built: {len(stored)} classes, {path.stat().st_size / 1e6:.1f} MB, {stored.fingerprint[:8]}…"
+    return f"built, {path.stat().st_size / 1e6:.1f} MB, fingerprint {stored.fingerprint[:8]}…"
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

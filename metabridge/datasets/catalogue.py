@@ -36,6 +36,7 @@ class Benchmark:
         name: its name on the command line.
         description: one line.
         variants: names of what can be built, the default one first.
+        num_classes: number of classes of each variant, in the same order.
         build: builds a variant's store.
         store_path: where a variant's store is, or will be.
     """
@@ -43,6 +44,7 @@ class Benchmark:
     name: str
     description: str
     variants: tuple[str, ...]
+    num_classes: tuple[int, ...]
     build: Build
     store_path: StorePath
 
@@ -52,8 +54,9 @@ BENCHMARKS: dict[str, Benchmark] = {
     for benchmark in (
         Benchmark(
             name="omniglot",
-            description="1623 handwritten characters of 50 alphabets, 20 drawings each, 28x28 grey",
+            description="handwritten characters, 20 drawings each, 28x28 grey, Lake et al. 2015",
             variants=tuple(omniglot.VARIANTS),
+            num_classes=tuple(sum(part.characters for part in parts) for parts in omniglot.VARIANTS.values()),
             build=omniglot.build,
             store_path=omniglot.store_path,
         ),

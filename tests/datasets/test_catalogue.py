@@ -14,7 +14,7 @@ def test_every_benchmark_is_described_and_has_a_path_per_variant(tmp_path):
         assert benchmark.name == name
         assert "\n" not in benchmark.description
         paths = {benchmark.store_path(tmp_path, variant) for variant in benchmark.variants}
-        assert len(paths) == len(benchmark.variants)
+        assert len(paths) == len(benchmark.variants) == len(benchmark.num_classes)
         assert benchmark.store_path(tmp_path) == benchmark.store_path(tmp_path, benchmark.variants[0])
     assert list(tmp_path.iterdir()) == []
 

@@ -48,8 +48,8 @@ def test_compare_on_real_omniglot(tmp_path, small1_archive):
     assert small1_archive.read_bytes() == before
 
     listed = run("datasets", "--root", "data", cwd=tmp_path)
-    assert re.search(r"omniglot\s+small1\s+built: 136 classes", listed.stdout)
-    assert re.search(r"omniglot\s+full\s+not built", listed.stdout)
+    assert re.search(r"omniglot\s+small1\s+136\s+built, 2\.2 MB, fingerprint 9a047d8e", listed.stdout)
+    assert re.search(r"omniglot\s+full\s+1623\s+not built", listed.stdout)
 
     words = "compare --dataset omniglot --variant small1 --root data --ways 3 --test-shots 2 --steps 3"
     compared = run(*words.split(), "--meta-batch-size", 2, "--json", "found.json", cwd=tmp_path)
