@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 import optax
+from flax import nnx
 
 from jax_backend.algorithms import MAML
 from jax_backend.algorithms.maml import Batch, Params
@@ -114,7 +115,8 @@ def _programs(
     model: ModelConfig, algorithm: AlgorithmConfig, optimiser: OptimiserConfig, classifies: bool, task_map: TaskMap
 ) -> _Programs:
     """Learners of the same configuration share their compiled functions: XLA takes seconds for a convolution."""
-    network = build_model(model)
+    # Parameters come from outside, so names and shapes suffice; drawing some would take seconds to compile.
+    network = nnx.eval_shape(lambda: build_model(model))
     maml = MAML(
         apply=lambda params, inputs: network(inputs, params=params),
         loss=cross_entropy if classifies else mean_squared_error,

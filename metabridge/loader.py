@@ -1,8 +1,8 @@
 """The episode loader: episode indices in order, planned ahead in chunks, gathered batch by batch."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from metabridge.metadatasets import MetaDataset
 from metabridge.plans import EpisodePlan
 
 __all__ = ["EpisodeLoader"]
+
+T = TypeVar("T")
 
 _STATE_VERSION = 1
 _CHUNK_EPISODES = 256  # planning costs 3 times less per episode in chunks of 256 than of 16
@@ -105,14 +107,25 @@ class EpisodeLoader:
         return self.num_batches - done % self.num_batches
 
     def __iter__(self) -> Iterator[EpisodeBatch]:
-        for plan in self.plans():
-            batch = self.dataset.gather(plan)
-            self.advance()
-            yield batch
+        return self.deliver(self.dataset.gather(plan) for plan in self.plans())
 
-    def advance(self) -> None:
-        """Count one more batch as delivered."""
-        self.position += self.stride
+    def deliver(self, batches: Iterable[T]) -> Iterator[T]:
+        """Hand on `batches`, which were made from `plans()` in order, and move the position with each.
+
+        Raises:
+            RuntimeError: while handing on, if the position was moved by something else.
+        """
+        return self._deliver(batches, self.position)
+
+    def _deliver(self, batches: Iterable[T], expected: int) -> Iterator[T]:
+        for batch in batches:
+            if self.position != expected:
+                raise RuntimeError(
+                    f"the loader was moved from episode {expected} to {self.position} inside a loop over it; "
+                    "leave the loop and start another one."
+                )
+            self.position = expected = expected + self.stride
+            yield batch
 
     def __len__(self) -> int:
         if self.num_batches == math.inf:

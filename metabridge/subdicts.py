@@ -22,8 +22,9 @@ def select_subdict(params: Mapping[str, T], key: str, expected: Iterable[str], o
         A dictionary, or `None` if the submodule has no parameters (there is nothing to replace).
 
     Raises:
-        ValueError: if `params` holds a name the module does not have, lacks a parameter of the submodule, or
-            `key` is no part of the module. There is no fall-back to stored parameters.
+        ValueError: if `params` holds a name the module does not have or lacks a parameter of the submodule;
+            there is no fall-back to stored parameters. Whether there is a submodule `key` at all is for the
+            module to check: its parameters' names do not tell.
     """
     names = list(expected)
     check_unknown(params, names, owner)

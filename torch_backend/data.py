@@ -61,6 +61,11 @@ class _Episodes(Dataset[Any]):
         return data.get(WHOLE, data)
 
 
+def _unchanged(data: Any) -> Any:
+    """What a worker made, as it is: the collation that torch takes otherwise turns pairs into lists."""
+    return data
+
+
 class _RemainingPlans:
     """The plans of the rest of the epoch: the sampler of a `DataLoader`."""
 
@@ -105,7 +110,7 @@ class BatchMetaDataLoader(DataLoader[Any]):
 
     Raises:
         TypeError: for an argument of `DataLoader` that would choose or collate episodes (`sampler`,
-            `collate_fn`, `shuffle=False`, …).
+            `collate_fn`, `shuffle=False`, `in_order=False`, …).
     """
 
     def __init__(
@@ -121,12 +126,11 @@ class BatchMetaDataLoader(DataLoader[Any]):
     ) -> None:
         _refuse_choosers(kwargs)
         self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
-        super().__init__(_Episodes(dataset), batch_size=None, sampler=_RemainingPlans(self.episodes), **kwargs)
+        plans = _RemainingPlans(self.episodes)
+        super().__init__(_Episodes(dataset), batch_size=None, sampler=plans, collate_fn=_unchanged, **kwargs)
 
     def __iter__(self) -> Any:
-        for data in super().__iter__():
-            self.episodes.advance()
-            yield data
+        return self.episodes.deliver(super().__iter__())
 
     def __len__(self) -> int:
         return len(self.episodes)
@@ -154,6 +158,10 @@ def _refuse_choosers(kwargs: dict[str, Any]) -> None:
         raise TypeError(
             "`shuffle=False` is not offered: a loader draws episodes at random; "
             "iterate over the dataset to get all its tasks in order."
+        )
+    if kwargs.get("in_order", True) is not True:
+        raise TypeError(
+            "`in_order=False` is not offered: the order of episodes may not depend on workers; leave it out."
         )
     for name in ("sampler", "batch_sampler", "collate_fn", "drop_last", "generator"):
         if name in kwargs:

@@ -32,7 +32,9 @@ class Learner:
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
         self.classifies = run.episode.ways is not None
-        model = build_model(run.model)
+        # Parameters come from outside, so names and shapes suffice; drawing some would move the random state.
+        with torch.device("meta"):
+            model = build_model(run.model)
         self.algorithm = MAML(
             apply=lambda params, inputs: model(inputs, params=params),
             loss=cross_entropy if self.classifies else mean_squared_error,

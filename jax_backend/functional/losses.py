@@ -13,5 +13,11 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean of `(outputs − targets)²` over all entries; both `(n, outputs)`."""
+    """Mean of `(outputs − targets)²` over all entries; both `(n, outputs)`.
+
+    Raises:
+        ValueError: if the shapes differ: `(n, 1)` and `(n,)` would broadcast to `(n, n)`.
+    """
+    if outputs.shape != targets.shape:
+        raise ValueError(f"`targets` must have the shape of `outputs`, {outputs.shape}, got {targets.shape}.")
     return ((outputs - targets) ** 2).mean()

@@ -40,7 +40,7 @@ class MetaModule(nnx.Module):
         for name, variable in _meta_variables(self, prefix, recurse):
             if id(variable) not in seen:
                 seen.add(id(variable))
-                yield name, variable[...]
+                yield name, variable.get_value()
 
     def meta_parameters(self, recurse: bool = True) -> Iterator[jax.Array]:
         """The values of `meta_named_parameters`."""

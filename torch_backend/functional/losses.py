@@ -12,5 +12,11 @@ def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean of `(outputs − targets)²` over all entries; both `(n, outputs)`."""
+    """Mean of `(outputs − targets)²` over all entries; both `(n, outputs)`.
+
+    Raises:
+        ValueError: if the shapes differ: `(n, 1)` and `(n,)` would broadcast to `(n, n)`.
+    """
+    if outputs.shape != targets.shape:
+        raise ValueError(f"`targets` must have the shape of `outputs`, {tuple(outputs.shape)}, got {tuple(targets.shape)}.")
     return F.mse_loss(outputs, targets)

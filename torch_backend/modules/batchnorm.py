@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_backend.modules.module import MetaModule, call_with, check_parameters
+from torch_backend.modules.module import MetaModule, check_parameters
 
 __all__ = ["MetaBatchNorm2d"]
 
@@ -30,13 +31,17 @@ class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
         """Normalise `(batch, num_features, H, W)` per feature."""
         if params is None:
             return super().forward(input)
-        if self.training and self.track_running_stats:
-            check_parameters(self, params)
-            self._check_input(input)
-            return F.batch_norm(
-                input, None, None, params.get("weight"), params.get("bias"), training=True, eps=self.eps
-            )
-        return call_with(self, params, input)
+        check_parameters(self, params)
+        self._check_input(input)
+        if self.track_running_stats and not self.training:
+            normalised = F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
+        else:
+            normalised = F.batch_norm(input, None, None, training=True, eps=self.eps)
+        if not self.affine:
+            return normalised
+        # A step of its own: given the weight, torch's batch_norm has wrong second derivatives, without an error,
+        # under grad(vmap(grad(…))) (seen in torch 2.14, by some per cent).
+        return torch.addcmul(params["bias"][:, None, None], normalised, params["weight"][:, None, None])
 
     def _check_input(self, input: Tensor) -> None:
         if input.ndim != 4 or input.shape[1] != self.num_features:

@@ -1,0 +1,537 @@
+"""Class sources: one content, one fingerprint, wherever it is stored; a store is whole or not there (contract C9)."""
+
+import json
+import os
+import pickle
+import shutil
+import signal
+
+import h5py
+import numpy as np
+import pytest
+from helpers import coded_images, coded_source, decode, run_python
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metabridge.sources import ArraySource, HDF5Source, hdf5, write_store
+from metabridge.sources.base import content_fingerprint
+
+SIZES = [4, 7, 1, 5]
+NAMES = ("alef", "bet/1", "гимель", "d d")
+
+
+def classes_of(dtype=np.uint8, shape=(3, 2, 1)):
+    rng = np.random.default_rng(0)
+    return {name: (rng.random((size, *shape)) * 255).astype(dtype) for name, size in zip(NAMES, SIZES, strict=True)}
+
+
+def write(path, classes, provenance=None):
+    first = next(iter(classes.values()))
+    sizes = [len(each) for each in classes.values()]
+    blocks = iter(classes.values())
+    return write_store(path, list(classes), sizes, first.shape[1:], first.dtype, blocks, provenance or {})
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """A store of `classes_of()` and its path."""
+    path = tmp_path / "store.h5"
+    write(path, classes_of(), {"archive": "made here"})
+    return path
+
+
+CONTENTS = {
+    "images": classes_of(),
+    "float32 features": classes_of(np.float32, (5,)),
+    "float64 features": classes_of(np.float64, (2, 3)),
+    "big-endian features": classes_of(np.dtype(">f4"), (5,)),
+}
+
+
+def in_memory(classes, tmp_path):
+    return ArraySource.from_classes(classes)
+
+
+def on_disk(classes, tmp_path):
+    write(tmp_path / "all.h5", classes)
+    return HDF5Source(tmp_path / "all.h5")
+
+
+def selected_in_memory(classes, tmp_path):
+    return _among_others(classes, in_memory, tmp_path)
+
+
+def selected_on_disk(classes, tmp_path):
+    return _among_others(classes, on_disk, tmp_path)
+
+
+def _among_others(classes, make, tmp_path):
+    """These classes, selected in two steps out of a source that holds them backwards among others."""
+    first = next(iter(classes.values()))
+    more = {f"other {name}": array for name, array in classes.items()}
+    mixed = {name: array for pair in zip(classes.items(), more.items(), strict=True) for name, array in pair}
+    source = make({**dict(reversed(mixed.items())), "last": first}, tmp_path)
+    half = source.select([source.class_names.index(name) for name in sorted(classes)] + [0])
+    return half.select([half.class_names.index(name) for name in classes])
+
+
+def pickled(classes, tmp_path):
+    return pickle.loads(pickle.dumps(selected_on_disk(classes, tmp_path)))
+
+
+MAKERS = [in_memory, on_disk, selected_in_memory, selected_on_disk, pickled]
+
+
+@pytest.fixture(params=CONTENTS)
+def classes(request):
+    return CONTENTS[request.param]
+
+
+@pytest.fixture(params=MAKERS, ids=lambda make: make.__name__)
+def any_source(request, classes, tmp_path):
+    return request.param(classes, tmp_path)
+
+
+# What every source is
+
+
+def test_a_source_tells_its_classes(any_source, classes):
+    assert tuple(any_source.class_names) == NAMES
+    assert any_source.class_sizes.tolist() == SIZES
+    assert any_source.class_sizes.dtype == np.int64
+    assert len(any_source) == len(SIZES)
+    first = classes[NAMES[0]]
+    assert any_source.example_shape == first.shape[1:]
+    assert any_source.dtype.newbyteorder("=") == first.dtype.newbyteorder("=")
+    assert f"(4 classes, 17 examples of shape {first.shape[1:]}, {any_source.dtype})" in repr(any_source)
+
+
+def test_gather_is_naive_indexing(any_source, classes):
+    rng = np.random.default_rng(1)
+    class_ids = rng.integers(0, 4, (5, 3, 1))
+    example_ids = rng.integers(0, 1 << 30, (5, 3, 6)) % np.array(SIZES)[class_ids]
+    found = any_source.gather(class_ids, example_ids)
+    assert found.shape == (5, 3, 6, *any_source.example_shape)
+    assert found.dtype == any_source.dtype
+    for at in np.ndindex(5, 3, 6):
+        np.testing.assert_array_equal(found[at], classes[NAMES[class_ids[at[:2]].item()]][example_ids[at]])
+
+
+def test_what_is_gathered_belongs_to_the_caller(any_source):
+    before = any_source.gather(np.array([1]), np.array([2]))
+    before[...] = 0
+    assert any_source.gather(np.array([1]), np.array([2])).any()
+
+
+def test_every_form_of_one_content_has_one_fingerprint(any_source, classes):
+    assert any_source.fingerprint == ArraySource.from_classes(classes).fingerprint
+    assert len(any_source.fingerprint) == 32
+
+
+def test_select_is_a_source_of_these_classes_alone(any_source, classes):
+    some = any_source.select([3, 0])
+    alone = ArraySource.from_classes({name: classes[name] for name in (NAMES[3], NAMES[0])})
+    assert tuple(some.class_names) == tuple(alone.class_names)
+    assert some.class_sizes.tolist() == [5, 4]
+    assert some.fingerprint == alone.fingerprint != any_source.fingerprint
+    np.testing.assert_array_equal(
+        some.gather(np.array([0, 1]), np.array([4, 3])), alone.gather(np.array([0, 1]), np.array([4, 3]))
+    )
+    assert np.shares_memory(some.examples, any_source.examples)
+
+
+def test_every_source_pickles_to_an_equal_one(any_source):
+    copy = pickle.loads(pickle.dumps(any_source))
+    assert copy.fingerprint == any_source.fingerprint
+    at = np.array([[0], [3]]), np.array([[0, 1]])
+    np.testing.assert_array_equal(copy.gather(*at), any_source.gather(*at))
+
+
+def test_a_class_cannot_be_selected_twice(any_source):
+    with pytest.raises(ValueError, match=r"`class_names` must be distinct, 'bet/1' appears twice"):
+        any_source.select([1, 2, 1])
+
+
+# Fingerprints
+
+
+def _with(classes, **changes):
+    return {**classes, **changes}
+
+
+def _moved_boundary(classes):
+    """The same examples in the same order, the first class one longer and the second one shorter."""
+    (a, first), (b, second), *rest = classes.items()
+    return {a: np.concatenate([first, second[:1]]), b: second[1:], **dict(rest)}
+
+
+def _one_pixel(classes):
+    changed = {name: array.copy() for name, array in classes.items()}
+    changed[NAMES[3]][4, 2, 1, 0] ^= 1
+    return changed
+
+
+CHANGES = {
+    "one bit of the last example": _one_pixel,
+    "a name": lambda c: {name.replace("alef", "aleph"): array for name, array in c.items()},
+    "the order of classes": lambda c: dict(reversed(c.items())),
+    "two names exchanged": lambda c: dict(zip(("bet/1", "alef", *NAMES[2:]), c.values(), strict=True)),
+    "the boundary between classes": _moved_boundary,
+    "the order of examples": lambda c: _with(c, alef=c["alef"][::-1]),
+    "one example fewer": lambda c: _with(c, alef=c["alef"][:-1]),
+    "one class fewer": lambda c: {name: array for name, array in c.items() if name != "гимель"},
+    "the shape": lambda c: {name: array.reshape(-1, 2, 3, 1) for name, array in c.items()},
+    "the dtype": lambda c: {name: array.astype(np.float32) for name, array in c.items()},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_fingerprint_changes_with_the_content(change):
+    before, after = classes_of(), CHANGES[change](classes_of())
+    assert ArraySource.from_classes(before).fingerprint != ArraySource.from_classes(after).fingerprint
+
+
+def test_the_fingerprint_does_not_change_with_memory_layout_byte_order_or_block_size():
+    classes = classes_of(np.float32)
+    sizes = np.array(SIZES)
+    whole = np.concatenate(list(classes.values()))
+    expected = ArraySource.from_classes(classes).fingerprint
+    for blocks in ([whole], [whole[:1], whole[1:]], [whole.astype(">f4")], [np.asfortranarray(whole)]):
+        for dtype in (np.dtype("<f4"), np.dtype(">f4")):
+            assert content_fingerprint(NAMES, sizes, whole.shape[1:], dtype, blocks) == expected
+
+
+def test_the_fingerprint_is_taken_in_bounded_blocks(monkeypatch):
+    source = coded_source([12] * 3)
+    expected = source.fingerprint
+    for limit in (1, 36 * 5, 1 << 30):
+        monkeypatch.setattr("metabridge.sources.array._HASH_BLOCK_BYTES", limit)
+        again = coded_source([12] * 3)
+        assert again.fingerprint == expected
+        assert all(block.nbytes <= max(limit, 36) for block in again._blocks())
+
+
+# From arrays and from labels
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.randoms(use_true_random=False))
+def test_from_labels_groups_by_label_and_keeps_order_within(labels, random):
+    examples = np.arange(len(labels), dtype=np.float32)[:, None]
+    names = [f"name{i}" for i in range(6)]
+    source = ArraySource.from_labels(examples, labels, names)
+    present = sorted(set(labels))
+    assert source.class_names == tuple(f"name{label}" for label in present)
+    for class_id, label in enumerate(present):
+        expected = [i for i, each in enumerate(labels) if each == label]
+        found = source.gather(np.array([class_id]), np.arange(len(expected)))
+        assert found[:, 0].tolist() == expected
+    expected = ArraySource.from_classes({f"name{label}": examples[np.array(labels) == label] for label in present})
+    assert source.fingerprint == expected.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [([7, -3, 7], ("-3", "7")), (["b", "a", "b"], ("a", "b")), ([0.5, 2.0, 0.5], ("0.5", "2.0"))],
+)
+def test_without_names_a_class_is_named_by_its_label(labels, names):
+    assert ArraySource.from_labels(np.zeros((3, 2)), labels).class_names == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "got"),
+    [([0, -1], "-1.* to .*0"), ([0, 2], "0.* to .*2"), ([0.5, 1.0], "0.5.* to .*1.0"), (["a", "b"], "a.* to .*b")],
+)
+def test_labels_that_point_at_no_name_are_refused(labels, got):
+    with pytest.raises(ValueError, match=rf"labels must be integers in \[0, 2\), got .*{got}.*; leave `class_names`"):
+        ArraySource.from_labels(np.zeros((2, 3)), labels, ["zero", "one"])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: ArraySource.from_classes({}), ValueError, "`classes` must hold at least one class, got an empty"),
+        (lambda: ArraySource.from_classes({"a": np.zeros((2, 3), int)}), TypeError, "uint8 images or .* got int64"),
+        (lambda: ArraySource.from_classes({"a": np.zeros((2, 3), bool)}), TypeError, "must be uint8 .* got bool"),
+        (
+            lambda: ArraySource.from_classes({"a": np.zeros((2, 3)), "b": np.zeros((0, 3))}),
+            ValueError,
+            "every class needs at least one example, class 'b' has none; leave it out",
+        ),
+        (
+            lambda: ArraySource.from_labels(np.zeros((4, 2)), [0, 1, 1]),
+            ValueError,
+            "`labels` must have one entry per example, got 3 for 4 examples",
+        ),
+        (lambda: ArraySource.from_labels(np.zeros((0, 2)), []), ValueError, "at least one class, got none"),
+        (
+            lambda: ArraySource(np.zeros((4, 2)), [0, 2], [2], ["a", "b"]),
+            ValueError,
+            "must have one entry per class, got 2, 1 and 2",
+        ),
+        (
+            lambda: ArraySource(np.zeros((4, 2)), [0, 2], [2, 3], ["a", "b"]),
+            ValueError,
+            "the class table points outside the 4 rows of `examples`",
+        ),
+        (
+            lambda: ArraySource(np.zeros((4, 2)), [-1, 2], [2, 2], ["a", "b"]),
+            ValueError,
+            "the class table points outside",
+        ),
+        (
+            lambda: ArraySource(np.zeros((4, 2)), [0, 2], [2, 2], ["a", "a"]),
+            ValueError,
+            "`class_names` must be distinct, 'a' appears twice",
+        ),
+    ],
+)
+def test_a_table_that_does_not_fit_is_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+# The store
+
+
+def test_a_store_reads_back_what_was_written(classes, tmp_path):
+    fingerprint = write(tmp_path / "new folder" / "store.h5", classes, {"archive": "ö", "sizes": [1, 2]})
+    source = HDF5Source(tmp_path / "new folder" / "store.h5")
+    assert source.fingerprint == source.recompute_fingerprint() == fingerprint
+    assert source.provenance == {"archive": "ö", "sizes": [1, 2]}
+    np.testing.assert_array_equal(source.examples, np.concatenate(list(classes.values())))
+    assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["store.h5"]
+
+
+def test_writing_twice_gives_the_same_content_whatever_the_blocks(tmp_path):
+    classes = classes_of()
+    whole = np.concatenate(list(classes.values()))
+    found = {write(tmp_path / "a.h5", classes)}
+    for cuts in ([], [3], [1, 1, 9], range(len(whole))):
+        blocks = np.split(whole, cuts)
+        path = tmp_path / f"{len(found)}.h5"
+        found.add(write_store(path, NAMES, SIZES, whole.shape[1:], np.uint8, blocks, {}))
+    assert len(found) == 1
+
+
+def test_examples_are_memory_mapped_and_contiguous(stored):
+    """Every view of the file ends in one `np.memmap`: nothing was read into memory."""
+    source = HDF5Source(stored)
+    for examples in (source.examples, source.select([2, 0]).examples):
+        base = examples
+        while base is not None and not isinstance(base, np.memmap):
+            base = base.base
+        assert isinstance(base, np.memmap)
+        assert (base.mode, os.path.realpath(base.filename)) == ("r", os.path.realpath(stored))
+        assert not examples.flags.writeable
+    with h5py.File(stored, "r") as file:
+        assert file["examples"].chunks is None
+        offset = file["examples"].id.get_offset()
+    raw = stored.read_bytes()[offset : offset + source.examples.nbytes]
+    assert raw == source.examples.tobytes()
+
+
+def test_pickles_of_a_store_hold_a_path_and_no_examples(tmp_path):
+    classes = {f"class {i}": np.full((50, 28, 28, 1), i, np.uint8) for i in range(8)}
+    write(tmp_path / "store.h5", classes)
+    source = HDF5Source(tmp_path / "store.h5")
+    for each in (source, source.select([5, 3]), source.select([5, 3, 1]).select([1])):
+        content = pickle.dumps(each)
+        assert len(content) < 1_000 < each.examples.nbytes
+        assert pickle.loads(content).fingerprint == each.fingerprint
+
+
+def test_a_damaged_file_is_found(stored):
+    source = HDF5Source(stored)
+    with h5py.File(stored, "r") as file:
+        offset = file["examples"].id.get_offset()
+    with stored.open("r+b") as file:
+        file.seek(offset + source.examples.nbytes - 1)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([last ^ 1]))
+    damaged = HDF5Source(stored)
+    assert damaged.fingerprint == source.fingerprint
+    assert damaged.recompute_fingerprint() != damaged.fingerprint
+
+
+def test_a_missing_store_names_the_command_that_builds_it(tmp_path):
+    for path in (tmp_path / "none.h5", tmp_path):
+        with pytest.raises(FileNotFoundError, match=rf"no class source at {path}; build it first with `metabridge b"):
+            HDF5Source(path)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 0.5])
+def test_a_truncated_or_foreign_file_is_refused(stored, keep):
+    content = stored.read_bytes()
+    stored.write_bytes(content[: int(keep * len(content)) if isinstance(keep, float) else keep])
+    with pytest.raises(ValueError, match=r"store\.h5 is not a readable HDF5 file .*; delete it and build it again"):
+        HDF5Source(stored)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "got"),
+    [
+        ("format", "something else", "'something else' version 1"),
+        ("format", None, "None version 1"),
+        ("format_version", 2, "'metabridge class source' version 2"),
+    ],
+)
+def test_another_format_or_version_is_refused(stored, attribute, value, got):
+    with h5py.File(stored, "r+") as file:
+        del file.attrs[attribute]
+        if value is not None:
+            file.attrs[attribute] = value
+    with pytest.raises(ValueError, match=f"must be a 'metabridge class source' of version 1, got {got}; build it"):
+        HDF5Source(stored)
+
+
+def left_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+WRONG_BLOCKS = [
+    ([np.zeros((2, 3), np.uint8)], r"`blocks` must hold 5 examples, got 2"),
+    ([np.zeros((4, 3), np.uint8), np.zeros((2, 3), np.uint8)], r"5 examples of shape \(3,\), got .* \(2, 3\) at row 4"),
+    ([np.zeros((5, 4), np.uint8)], r"5 examples of shape \(3,\), got a block of shape \(5, 4\) at row 0"),
+    ([], r"`blocks` must hold 5 examples, got 0"),
+]
+
+
+@pytest.mark.parametrize(("blocks", "message"), WRONG_BLOCKS)
+def test_blocks_that_do_not_fit_leave_nothing(tmp_path, blocks, message):
+    with pytest.raises(ValueError, match=message):
+        write_store(tmp_path / "store.h5", ["a", "b"], [2, 3], (3,), np.uint8, blocks, {})
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes", "dtype", "error", "message"),
+    [
+        (["a", "a"], [1, 1], np.uint8, ValueError, "`class_names` must be distinct, 'a' appears twice"),
+        (["a", "b"], [2, 0], np.uint8, ValueError, "every class needs at least one example, class 'b' has none"),
+        (["a", "b"], [1, 1], np.int32, TypeError, "`examples` must be uint8 images or floating-point"),
+    ],
+)
+def test_a_table_that_no_source_could_have_is_not_stored(tmp_path, names, sizes, dtype, error, message):
+    with pytest.raises(error, match=message):
+        write_store(tmp_path / "store.h5", names, sizes, (3,), dtype, [np.zeros((2, 3), dtype)], {})
+    assert left_in(tmp_path) == []
+
+
+def test_an_interruption_leaves_the_folder_as_it_was(stored):
+    def interrupted():
+        yield classes_of()["alef"]
+        raise KeyboardInterrupt
+
+    before = stored.read_bytes()
+    for path in (stored, stored.with_name("new.h5")):
+        with pytest.raises(KeyboardInterrupt):
+            write_store(path, NAMES, SIZES, (3, 2, 1), np.uint8, interrupted(), {})
+    assert left_in(stored.parent) == ["store.h5"]
+    assert stored.read_bytes() == before
+
+
+KILLED = """
+import os, signal, sys
+import numpy as np
+from metabridge.sources import write_store
+
+def blocks():
+    yield np.zeros((1, 3), np.uint8)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+write_store(sys.argv[1], ["a", "b"], [1, 1], (3,), np.uint8, blocks(), {})
+"""
+
+
+def test_a_killed_writer_leaves_nothing_under_the_good_name(tmp_path):
+    assert run_python(KILLED, tmp_path / "store.h5").returncode == -signal.SIGKILL
+    assert not (tmp_path / "store.h5").exists()
+    write(tmp_path / "store.h5", classes_of())
+    assert HDF5Source(tmp_path / "store.h5").recompute_fingerprint()
+
+
+def test_of_two_writers_at_once_the_last_to_finish_stays_whole(tmp_path):
+    path = tmp_path / "store.h5"
+    inner, outer = classes_of(), {name: array ^ 255 for name, array in classes_of().items()}
+    seen = []
+
+    def blocks():
+        for number, array in enumerate(outer.values()):
+            yield array
+            if number == 1:  # in the middle of this store another writer makes and moves the other one
+                seen.append((write(path, inner), HDF5Source(path).recompute_fingerprint(), len(left_in(tmp_path))))
+
+    last = write_store(path, NAMES, SIZES, (3, 2, 1), np.uint8, blocks(), {})
+    first, read, files = seen[0]
+    assert first == read != last
+    assert files == 2, "the finished store and the unfinished one's temporary file"
+    assert HDF5Source(path).recompute_fingerprint() == last
+    assert left_in(tmp_path) == ["store.h5"]
+
+
+def test_an_open_source_keeps_its_content_when_the_store_is_replaced(stored):
+    source = HDF5Source(stored)
+    before = source.examples.copy()
+    write(stored, {name: array ^ 255 for name, array in classes_of().items()})
+    np.testing.assert_array_equal(source.examples, before)
+    assert HDF5Source(stored).fingerprint != source.fingerprint
+
+
+def test_a_store_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(hdf5.HDF5Source, "recompute_fingerprint", lambda self: "0" * 32)
+    with pytest.raises(OSError, match=r"reads back with fingerprint 0{32}, [0-9a-f]{32} was written; the disk may"):
+        write(tmp_path / "store.h5", classes_of())
+    assert left_in(tmp_path) == []
+
+
+def test_a_store_may_be_moved(stored, tmp_path):
+    expected = HDF5Source(stored).fingerprint
+    (tmp_path / "elsewhere").mkdir()
+    shutil.move(stored, tmp_path / "elsewhere" / "other.h5")
+    assert HDF5Source(tmp_path / "elsewhere" / "other.h5").recompute_fingerprint() == expected
+
+
+FORKING = """
+import json, os, sys
+import numpy as np
+from metabridge.sources import HDF5Source
+
+source = HDF5Source(sys.argv[1])
+class_ids, example_ids = np.arange(8)[:, None], np.arange(12)[None]
+children = []
+for _ in range(4):
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        found = source.gather(class_ids, example_ids)
+        os.write(write, f"{found.astype(int).sum()} {source.recompute_fingerprint()}".encode())
+        os._exit(0)
+    os.close(write)
+    children.append((child, read))
+answers = {os.read(read, 1000).decode() for _, read in children}
+statuses = [os.waitpid(child, 0)[1] for child, _ in children]
+print(json.dumps([sorted(answers), statuses, source.recompute_fingerprint()]))
+"""
+
+
+def test_forked_processes_read_the_same_examples(tmp_path, source):
+    write(tmp_path / "store.h5", {f"class{c}": coded_images(c, 12) for c in range(8)})
+    result = run_python(FORKING, tmp_path / "store.h5")
+    assert result.returncode == 0, result.stderr
+    answers, statuses, fingerprint = json.loads(result.stdout)
+    assert answers == [f"{source.examples.astype(int).sum()} {fingerprint}"]
+    assert statuses == [0] * 4
+    assert fingerprint == source.fingerprint
+
+
+def test_gather_says_where_each_example_comes_from(source):
+    class_ids, example_ids = np.array([[[5], [0]]]), np.array([[[3, 11], [7, 7]]])
+    classes, examples = decode(source.gather(class_ids, example_ids).astype(np.float32) / np.float32(255))
+    assert classes.tolist() == [[[5, 5], [0, 0]]]
+    assert examples.tolist() == example_ids.tolist()
+
+
+def test_sources_in_memory_do_not_need_h5py():
+    program = "import sys; sys.modules['h5py'] = None\nfrom metabridge.sources import ArraySource; print('fine')"
+    assert run_python(program).stdout == "fine\n"
