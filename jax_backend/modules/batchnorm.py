@@ -63,7 +63,10 @@ class MetaBatchNorm2d(MetaModule):
         else:
             count = input.size // self.num_features
             if count == 1:
-                raise ValueError(f"expected more than 1 value per channel when training, got input of shape {input.shape}.")
+                raise ValueError(
+                    f"`input` must hold more than one value per channel in training mode, got shape {input.shape}; "
+                    "use a larger batch, or model.eval()."
+                )
             mean = input.mean((0, 1, 2))
             variance = ((input - mean) ** 2).mean((0, 1, 2))
             if self.track_running_stats and params is None:

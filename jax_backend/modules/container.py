@@ -26,7 +26,7 @@ class MetaSequential(MetaModule):
 
     def __init__(self, *args: Callable[..., Any] | Mapping[str, Callable[..., Any]]) -> None:
         if len(args) == 1 and isinstance(args[0], Mapping):
-            layers = dict(args[0])
+            layers: dict[str, Any] = dict(args[0])
         else:
             layers = {str(position): layer for position, layer in enumerate(args)}
         self.child_names = tuple(layers)

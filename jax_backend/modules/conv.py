@@ -98,7 +98,8 @@ def conv2d(
     width = (inputs.shape[2] - dilation[1] * (kernel_width - 1) - 1) // stride[1] + 1
     if min(height, width) < 1:
         raise ValueError(
-            f"`input` of {inputs.shape[1]}×{inputs.shape[2]} (padded) is smaller than the kernel; pad it or use a smaller kernel."
+            f"`input` must be at least as large as the kernel, got {inputs.shape[1]}×{inputs.shape[2]} after padding; "
+            "pad it or use a smaller kernel."
         )
     patches = [
         inputs[
