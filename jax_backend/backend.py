@@ -21,12 +21,14 @@ class Backend:
         dtype: `"float32"` or `"float64"`.
 
     Raises:
-        ValueError: for an unknown device, or a GPU where there is none.
+        ValueError: for an unknown device or dtype, or a GPU where there is none.
     """
 
     name = "jax"
 
     def __init__(self, device: str = "auto", dtype: str = "float32") -> None:
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"`dtype` must be 'float32' or 'float64', got {dtype!r}.")
         self.dtype = dtype
         self._device = _find_device(device)
 

@@ -48,9 +48,7 @@ class Conv4(MetaModule):
 
     def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
         channels = (config.input_shape[-1], *config.hidden)
-        blocks = [
-            _conv_block(inputs, outputs, rngs) for inputs, outputs in pairwise(channels)
-        ]
+        blocks = [_conv_block(inputs, outputs, rngs) for inputs, outputs in pairwise(channels)]
         self.features = MetaSequential(_numbered(blocks))
         depth, height, width = flattened_shape(config)
         self.head = MetaLinear(depth * height * width, config.outputs, rngs=rngs)

@@ -14,7 +14,7 @@ __all__ = ["MetaBatchNorm2d"]
 class MetaBatchNorm2d(MetaModule):
     """Batch normalisation of `(batch, H, W, num_features)` as `torch.nn.BatchNorm2d` does it (Ioffe & Szegedy 2015).
 
-    `params` holds `weight` and `bias`, both `(num_features,)`, if `affine`. Normalisation is by the biased
+    `params` holds `weight` and `bias`, both `(num_features,)`, if the layer has them. Normalisation is by the biased
     variance; the running variance takes the unbiased one, and `momentum` is the weight of the new value: torch's
     conventions, which differ from Flax's. `model.eval()` and `model.train()` switch the running statistics on and off.
 
@@ -27,6 +27,7 @@ class MetaBatchNorm2d(MetaModule):
         momentum: weight of the newest batch in the running statistics; `None` for their plain average.
         affine: whether to scale and shift.
         track_running_stats: whether to keep running statistics for evaluation.
+        bias: whether to shift, if `affine`.
 
     Raises:
         ValueError: in the call, for an input of another number of features or with one value per feature, or if
@@ -40,6 +41,8 @@ class MetaBatchNorm2d(MetaModule):
         momentum: float | None = 0.1,
         affine: bool = True,
         track_running_stats: bool = True,
+        *,
+        bias: bool = True,
     ) -> None:
         self.num_features = num_features
         self.eps = eps
@@ -47,7 +50,8 @@ class MetaBatchNorm2d(MetaModule):
         self.use_running_average = False
         if affine:
             self.weight = nnx.Param(jnp.ones(num_features))
-            self.bias = nnx.Param(jnp.zeros(num_features))
+            if bias:
+                self.bias = nnx.Param(jnp.zeros(num_features))
         self.track_running_stats = track_running_stats
         if track_running_stats:
             self.running_mean = nnx.BatchStat(jnp.zeros(num_features))
@@ -72,7 +76,8 @@ class MetaBatchNorm2d(MetaModule):
             if self.track_running_stats and params is None:
                 self._update(mean, variance, count)
         normalised = (input - mean) * jax.lax.rsqrt(variance + self.eps)
-        return normalised * own["weight"] + own["bias"] if "weight" in own else normalised
+        scaled = normalised * own["weight"] if "weight" in own else normalised
+        return scaled + own["bias"] if "bias" in own else scaled
 
     def _check_input(self, input: jax.Array) -> None:
         if input.ndim != 4 or input.shape[-1] != self.num_features:

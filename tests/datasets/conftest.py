@@ -51,9 +51,7 @@ class MadeArchive:
         """Write the archive, with an entry for every folder as the official one has; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / (name or f"{self.top}.zip")
-        folders = sorted(
-            {f"{parent.as_posix()}/" for file in self.files for parent in Path(file).parents[:-1]}
-        )
+        folders = sorted({f"{parent.as_posix()}/" for file in self.files for parent in Path(file).parents[:-1]})
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for entry in ["", *folders]:
                 archive.writestr(f"{self.top}/{entry}", b"")

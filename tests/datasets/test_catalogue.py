@@ -32,7 +32,5 @@ def test_omniglot_builds_through_the_table(made, official, tmp_path):
 def test_the_table_is_light_to_import():
     program = f"import sys, metabridge.datasets.catalogue; print([m for m in {HEAVY} if m in sys.modules])"
     repository = Path(__file__).resolve().parents[2]
-    result = subprocess.run(
-        [sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"

@@ -99,9 +99,7 @@ def test_a_wrong_file_is_not_kept(server, original, downloads, archive_of, body,
     assert files_in(downloads) == []
 
 
-def test_a_wrong_file_already_there_is_replaced_only_by_the_right_one(
-    server, original, downloads, archive_of
-):
+def test_a_wrong_file_already_there_is_replaced_only_by_the_right_one(server, original, downloads, archive_of):
     downloads.mkdir(parents=True)
     (downloads / "data.zip").write_bytes(b"cut short")
     url = f"{server.address}/data.zip"
@@ -133,9 +131,7 @@ def test_verify_names_both_values(original, snapshot):
         ValueError, match=r"origin/data\.zip is not the official .* 102,404 bytes, expected 5\. It was left"
     ):
         verify(original, Archive("data.zip", (address,), "0" * 64, 5))
-    with pytest.raises(
-        ValueError, match=rf"its sha256 is [0-9a-f]{{64}}, expected {'0' * 64}.* again from {address}"
-    ):
+    with pytest.raises(ValueError, match=rf"its sha256 is [0-9a-f]{{64}}, expected {'0' * 64}.* again from {address}"):
         verify(original, Archive("data.zip", (address,), "0" * 64, len(CONTENT)))
     assert snapshot(original) == before
 

@@ -131,9 +131,7 @@ def test_full_needs_both_archives(made, official, origin, root):
     with pytest.raises(ValueError, match="must be a folder that holds all 2 archives"):
         quiet_build(root, paths[0], "full")
     halves[0].write_folder(origin / "half")
-    with pytest.raises(
-        FileNotFoundError, match=r"images_evaluation\.zip or the unpacked folder images_evaluation"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"images_evaluation\.zip or the unpacked folder images_evaluation"):
         quiet_build(root, origin / "half", "full")
     assert files_in(root) == []
     halves[1].write_folder(origin / "half")
@@ -198,9 +196,7 @@ def damage_middle(content):
     return content[:middle] + b"\xff" * 20 + content[middle + 20 :]
 
 
-@pytest.mark.parametrize(
-    "damage", [damage_truncate, damage_middle, lambda _: b"<html>quota</html>", lambda _: b""]
-)
+@pytest.mark.parametrize("damage", [damage_truncate, damage_middle, lambda _: b"<html>quota</html>", lambda _: b""])
 def test_a_damaged_archive_fails_its_checksum(made, official, origin, refuses, damage):
     path = made().write_zip(origin)
     official("small1", path)
@@ -214,9 +210,7 @@ def test_a_damaged_archive_fails_its_checksum(made, official, origin, refuses, d
     ("damage", "message"),
     [(damage_truncate, "is not a readable zip archive"), (damage_middle, r"member '.*\.png' is damaged")],
 )
-def test_a_damaged_archive_with_the_right_checksum_is_refused_too(
-    made, official, origin, refuses, damage, message
-):
+def test_a_damaged_archive_with_the_right_checksum_is_refused_too(made, official, origin, refuses, damage, message):
     path = made().write_zip(origin)
     path.write_bytes(damage(path.read_bytes()))
     official("small1", path)
@@ -295,9 +289,7 @@ def test_a_character_with_a_drawing_too_few_is_refused(official, made, origin, r
     official("small1", made().write_zip(origin / "zip"))
     folder = made().write_folder(origin)
     (folder / FIRST).unlink()
-    refuses(
-        folder, ValueError, "must have 20 drawings, 'images_background_small1/Balinese/character01' has 19"
-    )
+    refuses(folder, ValueError, "must have 20 drawings, 'images_background_small1/Balinese/character01' has 19")
 
 
 def test_a_missing_character_is_refused(official, made, origin, refuses, drawings):

@@ -122,25 +122,16 @@ def test_helper_makes_support_and_query_sets(root):
 
 
 def test_helper_rotates_meta_train_only(root):
-    sizes = {
-        s: omniglot(root, 1, 2, meta_split=s, variant="small1").num_classes for s in ("train", "val", "test")
-    }
+    sizes = {s: omniglot(root, 1, 2, meta_split=s, variant="small1").num_classes for s in ("train", "val", "test")}
     assert sizes == {"train": 12, "val": 2, "test": 2}
     assert omniglot(root, 1, 2, meta_train=True, variant="small1", class_augmentations=None).num_classes == 3
-    turned = omniglot(
-        root, 1, 2, meta_test=True, variant="small1", class_augmentations=[Rotation([90, 180, 270])]
-    )
+    turned = omniglot(root, 1, 2, meta_test=True, variant="small1", class_augmentations=[Rotation([90, 180, 270])])
     assert turned.num_classes == 8
 
 
 def test_helper_accepts_ways_by_its_other_name(root):
-    assert (
-        omniglot(root, 1, 2, num_classes_per_task=2, meta_val=True, variant="small1").num_classes_per_task
-        == 2
-    )
-    with pytest.raises(
-        ValueError, match="`num_classes_per_task` must equal `ways`, which is 2, got 3; leave it out"
-    ):
+    assert omniglot(root, 1, 2, num_classes_per_task=2, meta_val=True, variant="small1").num_classes_per_task == 2
+    with pytest.raises(ValueError, match="`num_classes_per_task` must equal `ways`, which is 2, got 3; leave it out"):
         omniglot(root, 1, 2, num_classes_per_task=3, meta_val=True, variant="small1")
 
 

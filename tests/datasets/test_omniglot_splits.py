@@ -15,17 +15,13 @@ SMALL1 = {"Balinese": 24, "Early_Aramaic": 22, "Greek": 24, "Korean": 40, "Latin
 @pytest.fixture(scope="module")
 def all_names():
     """The 1623 characters, in a store's order."""
-    table = json.loads(
-        resources.files("metabridge.datasets").joinpath("splits/omniglot_vinyals.json").read_text()
-    )
+    table = json.loads(resources.files("metabridge.datasets").joinpath("splits/omniglot_vinyals.json").read_text())
     assert "jakesnell/prototypical-networks" in table["source"]
     return sorted(name for split in SPLITS for name in table[split])
 
 
 def small1_names():
-    return [
-        f"images_background_small1/{a}/character{i:02d}" for a, n in SMALL1.items() for i in range(1, n + 1)
-    ]
+    return [f"images_background_small1/{a}/character{i:02d}" for a, n in SMALL1.items() for i in range(1, n + 1)]
 
 
 def test_vinyals_split_is_a_partition_of_all_characters(all_names):
@@ -51,9 +47,7 @@ def test_vinyals_split_by_alphabet_and_archive(all_names):
 
 
 def test_lake_split_is_background_against_evaluation(all_names):
-    train, test = (
-        split_classes(all_names, "full", split, use_vinyals_split=False) for split in ("train", "test")
-    )
+    train, test = (split_classes(all_names, "full", split, use_vinyals_split=False) for split in ("train", "test"))
     assert (len(train), len(test)) == (964, 659)
     assert sorted(train + test) == list(range(1623))
     assert all(all_names[i].startswith("images_background/") for i in train)
@@ -85,9 +79,7 @@ def test_an_order_of_names_does_not_change_who_belongs_where():
 
 
 def test_missing_characters_are_refused(all_names):
-    with pytest.raises(
-        ValueError, match="1 of 172 are missing, first 'images_background/Armenian/character01'"
-    ):
+    with pytest.raises(ValueError, match="1 of 172 are missing, first 'images_background/Armenian/character01'"):
         split_classes([n for n in all_names if n != "images_background/Armenian/character01"], "full", "val")
 
 

@@ -18,5 +18,7 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
         ValueError: if the shapes differ: `(n, 1)` and `(n,)` would broadcast to `(n, n)`.
     """
     if outputs.shape != targets.shape:
-        raise ValueError(f"`targets` must have the shape of `outputs`, {tuple(outputs.shape)}, got {tuple(targets.shape)}.")
+        raise ValueError(
+            f"`targets` must have the shape of `outputs`, {tuple(outputs.shape)}, got {tuple(targets.shape)}."
+        )
     return F.mse_loss(outputs, targets)

@@ -15,7 +15,7 @@ class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
     """`torch.nn.BatchNorm2d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
 
     Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm2d`. `params` holds
-    `weight` and `bias`, both `(num_features,)`, if `affine`.
+    `weight` and `bias`, both `(num_features,)`, if the layer has them.
 
     With `params`, in training mode, it normalises by the statistics of the given batch (biased variance) and
     leaves the running statistics alone: adapting to a task must not change the meta-model. Torchmeta updates
@@ -41,7 +41,10 @@ class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
             return normalised
         # A step of its own: given the weight, torch's batch_norm has wrong second derivatives, without an error,
         # under grad(vmap(grad(…))) (seen in torch 2.14, by some per cent).
-        return torch.addcmul(params["bias"][:, None, None], normalised, params["weight"][:, None, None])
+        per_channel = {name: value[:, None, None] for name, value in params.items()}
+        if "bias" not in per_channel:
+            return normalised * per_channel["weight"]
+        return torch.addcmul(per_channel["bias"], normalised, per_channel["weight"])
 
     def _check_input(self, input: Tensor) -> None:
         if input.ndim != 4 or input.shape[1] != self.num_features:

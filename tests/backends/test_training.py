@@ -1,0 +1,280 @@
+"""Learners: the visible meta-step, and what it must leave alone."""
+
+import logging
+import threading
+
+import numpy as np
+import pytest
+from tolerances import assert_close, assert_differs, assert_identical
+
+from backends.problems import PROBLEMS
+
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def start(kit, name="sinusoid", dtype="float64", parameters=None):
+    """A learner on the CPU, and a function from a number to a received meta-batch."""
+    problem = PROBLEMS[name]
+    backend = kit.backend.Backend("cpu", dtype)
+    trained = backend.learner(problem.run, problem.parameters() if parameters is None else parameters)
+
+    def batch(number=0, spoiled=False):
+        episodes = problem.batch(number * problem.run.meta_batch_size)
+        if spoiled:
+            episodes["train"][0].reshape(-1)[3] = np.nan
+        return backend.receive(episodes)
+
+    return trained, batch
+
+
+# What a step does
+
+
+@DTYPES
+@pytest.mark.parametrize("name", ["sinusoid", "vectors"])
+def test_steps_lower_the_meta_objective(backend, name, dtype):
+    trained, batch = start(backend, name, dtype)
+    before, fixed = trained.parameters(), batch(0)
+    losses = [trained.step(fixed) for _ in range(60)]
+    assert losses[-1] < 0.98 * losses[0]
+    assert_close(trained.meta_gradient(fixed)[0], trained.objective_at(trained.parameters(), fixed), "forward_float32")
+    assert trained.steps_done == 60
+    assert_differs(trained.parameters(), before)
+
+
+def test_a_step_returns_the_meta_objective_before_it(backend):
+    trained, batch = start(backend)
+    expected = trained.objective_at(trained.parameters(), batch())
+    assert_close(trained.meta_gradient(batch())[0], expected, "forward")
+    assert_close(trained.step(batch()), expected, "forward")
+
+
+def test_the_first_step_is_adams(backend):
+    """Adam's first update is −rate · gradient / (|gradient| + eps), whatever the moments' decay."""
+    trained, batch = start(backend)
+    before, optimiser = trained.parameters(), trained.run.optimiser
+    _, gradient = trained.meta_gradient(batch())
+    trained.step(batch())
+    expected = {
+        name: value - optimiser.learning_rate * gradient[name] / (np.abs(gradient[name]) + optimiser.eps)
+        for name, value in before.items()
+    }
+    assert_close(trained.parameters(), expected, "forward")
+
+
+@pytest.mark.parametrize(("name", "steps"), [("sinusoid, 3 steps", 30), ("vectors", 30)])
+def test_both_backends_take_the_same_way(torch_kit, jax_kit, name, steps):
+    losses, final = [], []
+    for kit in (torch_kit, jax_kit):
+        trained, batch = start(kit, name)
+        losses.append(np.array([trained.step(batch(number)) for number in range(steps)]))
+        final.append(trained.parameters())
+    assert_close(*losses, "trajectory")
+    assert_close(*final, "trajectory")
+    assert losses[0].std() > 0
+
+
+def test_the_other_backend_can_go_on(torch_kit, jax_kit):
+    """Parameters are all that moves here: the optimiser starts anew in both."""
+    for giver, taker in ((torch_kit, jax_kit), (jax_kit, torch_kit)):
+        trained, batch = start(giver)
+        for number in range(3):
+            trained.step(batch(number))
+        moved, moved_batch = start(taker, parameters=trained.parameters())
+        assert_identical(moved.parameters(), trained.parameters())
+        assert_close(moved.step(moved_batch(3)), trained.step(batch(3)), "forward")
+
+
+def test_looking_changes_nothing(backend):
+    trained, batch = start(backend)
+    trained.step(batch(0))
+    before = trained.parameters()
+    looks = [trained.meta_gradient, trained.predict, trained.evaluate, lambda b: trained.objective_at(before, b)]
+    for look in looks:
+        look(batch(1))
+    assert_identical(trained.parameters(), before)
+    assert trained.steps_done == 1
+
+
+def test_parameters_given_and_returned_are_the_callers_own(backend):
+    given = PROBLEMS["sinusoid"].parameters()
+    trained, batch = start(backend, parameters=given)
+    expected = trained.objective_at(PROBLEMS["sinusoid"].parameters(), batch())
+    for mapping in (given, trained.parameters()):
+        for array in mapping.values():
+            array[...] = 0
+    assert_close(trained.step(batch()), expected, "forward")
+
+
+@DTYPES
+def test_everything_is_computed_in_the_dtype_asked_for(backend, dtype):
+    trained, batch = start(backend, dtype=dtype)
+    trained.step(batch())
+    assert {each.dtype for each in trained.parameters().values()} == {np.dtype(dtype)}
+    assert {each.dtype for each in trained.meta_gradient(batch())[1].values()} == {np.dtype(dtype)}
+    assert trained.predict(batch()).dtype == np.dtype(dtype)
+
+
+# Failures
+
+
+@DTYPES
+def test_a_meta_objective_that_is_not_finite_stops_with_the_parameters_before_it(backend, dtype):
+    trained, batch = start(backend, dtype=dtype)
+    trained.step(batch(0))
+    before = trained.parameters()
+    with pytest.raises(
+        FloatingPointError, match=r"meta-objective is nan at meta-step 1.* the inner or the outer learning rate"
+    ):
+        trained.step(batch(1, spoiled=True))
+    assert_identical(trained.parameters(), before)
+    assert trained.steps_done == 1
+
+
+def test_training_goes_on_after_a_refused_step_as_if_it_had_not_been(backend):
+    trained, batch = start(backend)
+    undisturbed, _ = start(backend)
+    for number in range(3):
+        with pytest.raises(FloatingPointError):
+            trained.step(batch(number, spoiled=True))
+        trained.step(batch(number))
+        undisturbed.step(batch(number))
+    assert_identical(trained.parameters(), undisturbed.parameters())
+
+
+def test_parameters_of_another_network_are_refused(backend):
+    with pytest.raises(
+        ValueError, match=r"mlp must hold every parameter.*'features\.layer2\.linear\.weight' is missing"
+    ):
+        start(backend, "sinusoid", parameters=PROBLEMS["vectors"].parameters())
+
+
+# JAX: 64-bit mode, compilation
+
+
+def dtype_elsewhere(jax):
+    """The dtype of a new array in another thread, the user's."""
+    found = []
+    thread = threading.Thread(target=lambda: found.append(jax.numpy.ones(1).dtype))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+@DTYPES
+def test_64_bit_mode_is_on_inside_the_learner_only(jax_kit, dtype):
+    jax, seen = jax_kit.jax, []
+
+    def look():
+        return jax.numpy.ones(1).dtype, dtype_elsewhere(jax), jax.config.jax_enable_x64
+
+    before = look()
+    trained, batch = start(jax_kit, "vectors", dtype)
+    trained.step(batch())
+    trained.meta_gradient(batch())
+    trained.objective_at(trained.parameters(), batch())
+    trained.predict(batch())
+    trained.evaluate(batch())
+    assert look() == before == (np.float32, np.float32, False)
+    with jax_kit.training.precision(dtype):
+        seen = look()
+    assert seen[0] == np.dtype(dtype)
+    assert seen[1] == np.float32  # another thread sees none of it
+    assert look() == before
+
+
+def test_other_threads_keep_32_bits_while_a_learner_works(jax_kit):
+    """Seen from inside a step: its function looks at another thread while JAX traces it."""
+    jax = jax_kit.jax
+    trained, batch = start(jax_kit)
+    seen = []
+
+    def spying(params, inputs):
+        seen.append((jax.numpy.ones(1).dtype, dtype_elsewhere(jax)))
+        return inputs @ params["head.weight"][:1]
+
+    maml = jax_kit.algorithms.MAML(spying, jax_kit.functional.mean_squared_error, trained.run.algorithm)
+    with jax_kit.training.precision("float64"):
+        maml.objective(trained.params, batch())
+    assert set(seen) == {(np.dtype(np.float64), np.dtype(np.float32))}
+
+
+def test_64_bit_mode_of_the_user_survives(jax_kit):
+    jax = jax_kit.jax
+    with jax.enable_x64(True):
+        trained, batch = start(jax_kit, dtype="float32")
+        trained.step(batch())
+        assert trained.predict(batch()).dtype == np.float32
+        assert jax.numpy.ones(1).dtype == np.float64
+
+
+def test_64_bit_mode_ends_with_a_step_that_fails(jax_kit):
+    trained, batch = start(jax_kit)
+    with pytest.raises(FloatingPointError):
+        trained.step(batch(spoiled=True))
+    assert jax_kit.jax.numpy.ones(1).dtype == np.float32
+
+
+def compiled_during(jax, caplog, action):
+    """How many programs JAX compiled meanwhile."""
+    caplog.clear()
+    with caplog.at_level(logging.WARNING, logger="jax"), jax.log_compiles(True):
+        action()
+    return sum("Compiling" in record.getMessage() for record in caplog.records)
+
+
+@DTYPES
+def test_only_the_first_step_compiles(jax_kit, caplog, dtype):
+    trained, batch = start(jax_kit, "vectors", dtype)
+    batches = [batch(number) for number in range(4)]
+    jax_kit.jax.clear_caches()
+    assert compiled_during(jax_kit.jax, caplog, lambda: trained.step(batches[0])) > 0
+    for other in batches[1:]:
+        assert compiled_during(jax_kit.jax, caplog, lambda other=other: trained.step(other)) == 0
+
+
+def test_a_second_learner_of_the_same_run_compiles_nothing(jax_kit, caplog):
+    (first, batch), (second, _) = start(jax_kit, "vectors"), start(jax_kit, "vectors")
+    received = batch()
+    first.step(received)
+    assert compiled_during(jax_kit.jax, caplog, lambda: second.step(received)) == 0
+
+
+# PyTorch: global state
+
+
+def test_torchs_global_state_is_the_users(torch_kit):
+    torch = torch_kit.torch
+
+    def look():
+        threads = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+        return torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_default_device(), *threads
+
+    torch.manual_seed(0)
+    before, random_state = look(), torch.random.get_rng_state()
+    trained, batch = start(torch_kit, "images")
+    trained.step(batch())
+    trained.meta_gradient(batch())
+    trained.objective_at(trained.parameters(), batch())
+    trained.evaluate(batch())
+    assert look() == before
+    assert torch.equal(torch.random.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("mode", ["no_grad", "inference_mode", "float64 default"])
+def test_the_users_torch_modes_do_not_change_the_result(torch_kit, mode):
+    torch = torch_kit.torch
+    trained, batch = start(torch_kit)
+    expected = trained.meta_gradient(batch())
+    if mode == "float64 default":
+        torch.set_default_dtype(torch.float64)
+        try:
+            trained, batch = start(torch_kit)
+            found = trained.meta_gradient(batch())
+        finally:
+            torch.set_default_dtype(torch.float32)
+    else:
+        with getattr(torch, mode)():
+            found = trained.meta_gradient(batch())
+    assert_close(found[0], expected[0], "forward")
+    assert_close(found[1], expected[1], "gradient")
