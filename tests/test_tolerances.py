@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from tolerances import LIMITS, assert_close, assert_differs, assert_identical, relative_error
 
+from metabridge import agreement
+
 ALL_KINDS = pytest.mark.parametrize("kind", LIMITS)
 
 
@@ -77,3 +79,10 @@ def test_difference_must_be_real_and_finite(other):
     with pytest.raises(AssertionError, match="relative difference"):
         assert_differs(np.ones(3), other)
     assert_differs(np.ones(3), np.full(3, 1.1))
+
+
+def test_the_comparison_that_users_run_holds_to_the_same_limits():
+    for name in ("mlp", "conv4"):
+        assert agreement.LIMITS[name].meta_gradient == LIMITS[f"meta_gradient_{name}"]
+        assert agreement.LIMITS[name].finite_difference == LIMITS["finite_difference"]
+        assert agreement.LIMITS[name].loss_difference == LIMITS["trajectory"]

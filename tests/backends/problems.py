@@ -101,10 +101,10 @@ PROBLEMS = {
         AlgorithmConfig("maml", 1, 0.4),
         binary_images(28),
     ),
-    "images, 3 steps": _problem(
+    "images, 2 steps": _problem(
         EpisodeConfig(3, 2, 2),
         ModelConfig("conv4", (16, 16, 1), 3, (3, 3, 3, 3)),
-        AlgorithmConfig("maml", 3, 0.1),
+        AlgorithmConfig("maml", 2, 0.1),
         binary_images(16),
     ),
 }

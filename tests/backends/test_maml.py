@@ -190,7 +190,7 @@ def both_task_maps(kit, problem):
     return algorithms, params, kit.backend.Backend("cpu", "float64").receive(problem.batch())
 
 
-@pytest.mark.parametrize("name", ["sinusoid, 3 steps", "vectors", "images, 3 steps"])
+@pytest.mark.parametrize("name", ["sinusoid, 3 steps", "vectors", "images"])
 def test_vectorised_and_sequential_meta_gradients_agree(backend64, name):
     """A learner on a CPU vectorises matrix products and loops over convolutions; here it is the other way."""
     problem = PROBLEMS[name]
@@ -285,7 +285,7 @@ def test_meta_gradients_on_black_images_agree_away_from_the_kink(torch_kit, jax_
 # float32, and evaluation
 
 
-@pytest.mark.parametrize("name", ["sinusoid", "vectors", "images"])
+@pytest.mark.parametrize("name", ["sinusoid", "vectors"])
 def test_float32_meta_gradients_agree(torch_kit, jax_kit, name):
     problem = PROBLEMS[name]
     gradients = []
