@@ -49,7 +49,8 @@ def from_neutral(
     arrays = {name: _to_jax_axes(name, np.asarray(parameters[name], dtype), model) for name in shapes}
     for name, array in arrays.items():
         _check_representable(name, array.dtype)
-    return {name: jax.device_put(jnp.asarray(array), device) for name, array in arrays.items()}
+    # `jnp.array` copies; `asarray` may go on using the caller's memory.
+    return {name: jax.device_put(jnp.array(array), device) for name, array in arrays.items()}
 
 
 def to_neutral(params: Mapping[str, jax.Array], model: ModelConfig) -> Parameters:
