@@ -78,5 +78,5 @@ def sgd_update(params: Any, gradients: Any, step_size: StepSize, first_order: bo
             f"`step_size` by name needs `params` to be a mapping name → array, got {type(params).__name__}; "
             "pass one number or scalar array."
         )
-    check_names(step_size, params, "step_size")
+    check_names(step_size, params, "the model", "step_size")
     return {name: value - step_size[name] * gradients[name] for name, value in params.items()}

@@ -43,7 +43,7 @@ def from_neutral(
         ValueError: for a missing, unknown or mis-shaped parameter, or float64 without 64-bit mode.
     """
     shapes = parameter_shapes(model)
-    check_names(parameters, shapes, model.name)
+    check_names(parameters, shapes, model.name, "parameters")
     for name, shape in shapes.items():
         check_shape(name, parameters[name].shape, shape, model.name)
     arrays = {name: _to_jax_axes(name, np.asarray(parameters[name], dtype), model) for name in shapes}

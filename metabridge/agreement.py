@@ -49,7 +49,7 @@ def identical_episodes(
     same = np.full(count, list(sent) == list(received))
     for name in sent.keys() & received.keys():
         for expected, found in zip(sent[name], received[name], strict=True):
-            if expected.shape != found.shape:
+            if expected.shape != found.shape or not np.can_cast(expected.dtype, found.dtype):
                 return np.zeros(count, dtype=bool)
             same &= (_bits(expected.astype(found.dtype)) == _bits(found)).all(axis=1)
     return same

@@ -41,7 +41,8 @@ def draw_episodes(comparison: Comparison) -> Figure:
 
 def _draw_point_episodes(comparison: Comparison) -> Figure:
     figure = _figure(11, 2.9)
-    panels = figure.subplots(1, 4, sharey=True)
+    shown = min(4, len(comparison.example["torch"]["train"][0]))
+    panels = figure.subplots(1, shown, sharey=True, squeeze=False)[0]
     for episode, axes in enumerate(panels):
         for name, marker, size in (("torch", "o", 7), ("jax", "x", 4)):
             for split, role, alpha in (("train", "support", 1.0), ("test", "query", 0.45)):

@@ -1,5 +1,6 @@
 """The episode loader: episode indices in order, planned ahead in chunks, gathered batch by batch."""
 
+import copy
 import math
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -65,7 +66,7 @@ class EpisodeLoader:
         rank, world = shard
         if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
             raise ValueError(f"`shard` must be integers (rank, world) with 0 <= rank < world, got {shard!r}.")
-        self.dataset = dataset
+        self.dataset = copy.copy(dataset)  # reseeding the dataset must not reach a running loader
         self.batch_size = batch_size
         self.num_batches = num_batches
         seed = dataset.current_seed if seed is None else seed

@@ -71,7 +71,7 @@ def sgd_update(
 ) -> dict[str, Tensor]:
     """`params − step_size · gradients`, name by name; arguments as in `gradient_update_parameters`."""
     sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)
-    check_names(sizes, params, "step_size")
+    check_names(sizes, params, "the model", "step_size")
     if first_order:
         gradients = {name: gradient.detach() for name, gradient in gradients.items()}
     return {name: value - sizes[name] * gradients[name] for name, value in params.items()}

@@ -127,7 +127,9 @@ class BatchMetaDataLoader(DataLoader[Any]):
         _refuse_choosers(kwargs)
         self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
         plans = _RemainingPlans(self.episodes)
-        super().__init__(_Episodes(dataset), batch_size=None, sampler=plans, collate_fn=_unchanged, **kwargs)
+        super().__init__(
+            _Episodes(self.episodes.dataset), batch_size=None, sampler=plans, collate_fn=_unchanged, **kwargs
+        )
 
     def __iter__(self) -> Any:
         return self.episodes.deliver(super().__iter__())

@@ -30,7 +30,7 @@ def from_neutral(
         ValueError: for a missing, unknown or mis-shaped parameter.
     """
     shapes = parameter_shapes(model)
-    check_names(parameters, shapes, model.name)
+    check_names(parameters, shapes, model.name, "parameters")
     for name, shape in shapes.items():
         check_shape(name, parameters[name].shape, shape, model.name)
     return {name: torch.tensor(parameters[name], dtype=dtype, device=device) for name in shapes}

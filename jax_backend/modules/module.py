@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 from flax import nnx
@@ -36,11 +37,7 @@ class MetaModule(nnx.Module):
 
         The parameters of an ordinary module inside are not among them: they are not adapted.
         """
-        seen: set[int] = set()
-        for name, variable in _meta_variables(self, prefix, recurse):
-            if id(variable) not in seen:
-                seen.add(id(variable))
-                yield name, variable.get_value()
+        return ((name, variable.get_value()) for name, variable in _meta_variables_once(self, prefix, recurse))
 
     def meta_parameters(self, recurse: bool = True) -> Iterator[jax.Array]:
         """The values of `meta_named_parameters`."""
@@ -63,22 +60,38 @@ class MetaModule(nnx.Module):
         """
         if params is None:
             return None
-        names = [name for name, _ in self.meta_named_parameters()]
-        own = select_subdict(params, key or "", names, type(self).__name__)
-        if own is None and key and not _has_submodule(self, key):
+        names = {id(variable): name for name, variable in _meta_variables_once(self)}
+        child = _submodule(self, key) if key else self
+        if child is None:
             children = ", ".join(name for name, value in vars(self).items() if callable(value))
             raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.")
-        return own
+        wanted = (
+            {name: names[id(variable)] for name, variable in _meta_variables_once(child)}
+            if isinstance(child, nnx.Module)
+            else {}
+        )
+        return select_subdict(params, wanted, names.values(), type(self).__name__)
 
 
-def _has_submodule(module: nnx.Module, key: str) -> bool:
-    """Whether the dotted path `key` leads to a module or a plain function such as `nnx.relu`."""
+def _submodule(module: nnx.Module, key: str) -> Any:
+    """The module, or plain function such as `nnx.relu`, at the dotted path `key`; `None` if there is none."""
     first, _, rest = key.partition(".")
     if isinstance(module, nnx.List):
         child = module[int(first)] if first.isdecimal() and int(first) < len(module) else None
     else:
         child = vars(module).get(first)
-    return _has_submodule(child, rest) if rest and isinstance(child, nnx.Module) else callable(child) and not rest
+    if rest:
+        return _submodule(child, rest) if isinstance(child, nnx.Module) else None
+    return child if callable(child) or isinstance(child, nnx.Module) else None
+
+
+def _meta_variables_once(module: nnx.Module, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nnx.Param]]:
+    """`_meta_variables`, each variable once, by its first name."""
+    seen: set[int] = set()
+    for name, variable in _meta_variables(module, prefix, recurse):
+        if id(variable) not in seen:
+            seen.add(id(variable))
+            yield name, variable
 
 
 def _meta_variables(module: nnx.Module, prefix: str, recurse: bool) -> Iterator[tuple[str, nnx.Param]]:

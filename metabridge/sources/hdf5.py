@@ -40,7 +40,7 @@ class HDF5Source(ArraySource):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         import h5py  # 0.1 s to import, and not needed for sources in memory
 
-        self.path = Path(path)
+        self.path = Path(path).absolute()  # a pickled source must be found from another working folder
         if not self.path.is_file():
             raise FileNotFoundError(f"no class source at {self.path}; build it first with `metabridge build`.")
         try:

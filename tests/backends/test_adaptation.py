@@ -156,7 +156,7 @@ def test_a_step_size_for_every_parameter_and_no_other(backend64, model, loss):
     update = backend64.adaptation.gradient_update_parameters
     with pytest.raises(ValueError, match=r"step_size.*'2\.bias' is missing"):
         update(model, loss, step_size={name: size for name, size in sizes.items() if name != "2.bias"})
-    with pytest.raises(ValueError, match=r"'2\.bais'.* step_size.* did you mean '2\.bias'"):
+    with pytest.raises(ValueError, match=r"step_size.*'2\.bais'.* did you mean '2\.bias'"):
         update(model, loss, step_size={**sizes, "2.bais": RATE})
 
 

@@ -442,6 +442,15 @@ def test_a_shared_layer_is_listed_once(backend64):
     assert list(backend64.parameters(model)) == ["0.weight", "0.bias"]
 
 
+def test_a_shared_layer_runs_wherever_it_is_and_takes_its_params_everywhere(backend64):
+    shared = backend64.layer("MetaLinear", 3, 3)
+    model, inputs = backend64.layer("MetaSequential", shared, shared), backend64.array(LINEAR.inputs())
+    assert_close(model(inputs), shared(shared(inputs)), "forward")
+    params = {name: 2.0 * each for name, each in backend64.parameters(model).items()}
+    own = {name.removeprefix("0."): each for name, each in params.items()}
+    assert_close(model(inputs, params=params), shared(shared(inputs, params=own), params=own), "forward")
+
+
 def test_own_parameters_only_without_recursion(backend64):
     model = stack(backend64)
     assert list(model.meta_named_parameters(recurse=False)) == []

@@ -195,6 +195,14 @@ def test_positions_saved_in_the_loop_count_delivered_batches(dataset):
     assert [loader.state_dict()["position"] for _ in loader] == [3, 5, 7]
 
 
+def test_a_loader_keeps_the_dataset_as_it_was_given(dataset):
+    loader = EpisodeLoader(dataset, 2, 1)
+    expected = EpisodeLoader(dataset, 2, 1).dataset.episodes(range(2)).digest()
+    dataset.seed(99)
+    assert next(iter(loader)).digest() == expected
+    assert loader.state_dict() == EpisodeLoader(loader.dataset, 2, 1, seed=0, start=0).state_dict() | {"position": 2}
+
+
 def test_a_loop_refuses_to_go_on_when_the_loader_was_moved(dataset):
     loader = EpisodeLoader(dataset, 1, 6)
     batches = iter(loader)

@@ -14,8 +14,14 @@ NAMES = [
 PARAMS = {name: number for number, name in enumerate(NAMES)}
 
 
+def below(key):
+    """What a module asks for on behalf of its submodule `key`."""
+    prefix = f"{key}." if key else ""
+    return {name[len(prefix) :]: name for name in NAMES if name.startswith(prefix)}
+
+
 def select(params, key=""):
-    return select_subdict(params, key, NAMES, "Model")
+    return select_subdict(params, below(key), NAMES, "Model")
 
 
 @pytest.mark.parametrize(
@@ -42,8 +48,14 @@ def test_a_part_has_the_order_of_the_module_and_the_very_values():
 
 def test_selecting_twice_is_selecting_the_longer_key():
     features = select(PARAMS, "features")
-    again = select_subdict(features, "layer1", [n.removeprefix("features.") for n in NAMES[:3]], "Features")
+    wanted = {"linear.weight": "layer1.linear.weight", "linear.bias": "layer1.linear.bias"}
+    again = select_subdict(features, wanted, [n.removeprefix("features.") for n in NAMES[:3]], "Features")
     assert again == select(PARAMS, "features.layer1")
+
+
+def test_a_shared_parameter_is_handed_out_under_each_of_its_names():
+    wanted = {"encoder.weight": "head.weight", "decoder.weight": "head.weight"}
+    assert select_subdict(PARAMS, wanted, NAMES, "Model") == {"encoder.weight": 3, "decoder.weight": 3}
 
 
 def test_a_submodule_without_parameters_has_no_part():
@@ -74,7 +86,7 @@ def test_several_unknown_names_are_counted():
 
 def test_a_missing_name_is_no_permission_to_use_the_stored_one():
     partial = {"head.weight": 0}
-    message = "`params` of Model must hold every parameter it replaces, 'head.bias' is missing; start from `dict"
+    message = "`params` of Model must hold every parameter, 'head.bias' is missing; start from a mapping with all names"
     with pytest.raises(ValueError, match=message):
         select(partial, "head")
     with pytest.raises(ValueError, match=r"'features.layer1.linear.weight' is missing \(and 2 more\)"):
@@ -83,6 +95,13 @@ def test_a_missing_name_is_no_permission_to_use_the_stored_one():
         select(partial)
     with pytest.raises(ValueError, match=r"is missing \(and 4 more\)"):
         check_names({}, NAMES, "Model")
+
+
+def test_messages_name_the_argument_that_was_given():
+    with pytest.raises(ValueError, match="`step_size` of the model must hold every parameter, 'a' is missing"):
+        check_names({}, ["a"], "the model", "step_size")
+    with pytest.raises(ValueError, match="`step_size` holds 'b', which is no parameter of the model"):
+        check_names({"b": 1}, ["a"], "the model", "step_size")
 
 
 def test_names_of_other_parts_may_be_missing():

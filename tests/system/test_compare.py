@@ -108,6 +108,11 @@ def test_report_is_one_file_without_network(comparison, tmp_path):
     assert trained.keys() == initial_parameters(RUN.model, 0).keys()
 
 
+def test_a_meta_batch_of_one_task_has_pictures_too(tmp_path):
+    found = run_comparison(replace(RUN, meta_batch_size=1, steps=1))
+    assert write_report(found, tmp_path).is_file()
+
+
 def test_a_changed_number_in_an_episode_is_found(monkeypatch):
     def change(backend):
         def receive(batch):

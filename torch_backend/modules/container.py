@@ -23,7 +23,7 @@ class MetaSequential(nn.Sequential, MetaModule):
 
     def forward(self, input: Any, params: Mapping[str, Tensor] | None = None) -> Any:
         """Pass `input` through every child in order."""
-        for name, module in self.named_children():
+        for name, module in self._modules.items():  # a layer that is there twice runs twice
             own = self.get_subdict(params, name)
             if isinstance(module, MetaModule):
                 input = module(input, params=own)

@@ -37,13 +37,7 @@ class MetaModule(nn.Module):
 
         The parameters of an ordinary module inside are not among them: they are not adapted.
         """
-        seen: set[nn.Parameter] = set()
-        for path, module in self.named_modules(prefix=prefix) if recurse else [(prefix, self)]:
-            if isinstance(module, MetaModule):
-                for name, parameter in module.named_parameters(recurse=False):
-                    if parameter not in seen:
-                        seen.add(parameter)
-                        yield (f"{path}.{name}" if path else name), parameter
+        return _meta_named_parameters(self, prefix, recurse)
 
     def meta_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """The parameters of `meta_named_parameters`."""
@@ -64,12 +58,27 @@ class MetaModule(nn.Module):
         """
         if params is None:
             return None
-        names = [name for name, _ in self.meta_named_parameters()]
-        own = select_subdict(params, key or "", names, type(self).__name__)
-        if own is None and key and key not in dict(self.named_modules()):
+        names = {parameter: name for name, parameter in self.meta_named_parameters()}
+        try:
+            child = self.get_submodule(key or "")
+        except AttributeError:
             children = ", ".join(name for name, _ in self.named_children())
-            raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.")
-        return own
+            raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.") from None
+        wanted = {name: names[parameter] for name, parameter in _meta_named_parameters(child)}
+        return select_subdict(params, wanted, names.values(), type(self).__name__)
+
+
+def _meta_named_parameters(
+    module: nn.Module, prefix: str = "", recurse: bool = True
+) -> Iterator[tuple[str, nn.Parameter]]:
+    """Parameters of the MetaModules in `module`, each tensor once, by its first name."""
+    seen: set[nn.Parameter] = set()
+    for path, each in module.named_modules(prefix=prefix) if recurse else [(prefix, module)]:
+        if isinstance(each, MetaModule):
+            for name, parameter in each.named_parameters(recurse=False):
+                if parameter not in seen:
+                    seen.add(parameter)
+                    yield (f"{path}.{name}" if path else name), parameter
 
 
 def call_with(layer: MetaModule, params: Mapping[str, Tensor], *inputs: Any) -> Any:
