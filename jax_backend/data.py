@@ -81,7 +81,7 @@ class BatchMetaDataLoader:
     def __iter__(self) -> Iterator[Any]:
         for batch in self.episodes:
             data = to_backend(batch)
-            yield data.get(WHOLE, data)
+            yield data if self.episodes.dataset.splitter else data[WHOLE]
 
     def __len__(self) -> int:
         return len(self.episodes)

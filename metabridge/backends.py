@@ -64,26 +64,23 @@ class Backend(Protocol):
 
 def backend_names() -> list[str]:
     """Names of all backends: metabridge's two, and those other distributions register."""
-    return [*_OWN, *sorted({entry.name for entry in _entry_points()} - set(_OWN))]
+    return list(_entry_points())
 
 
 def load_backend(name: str, device: str = "auto", dtype: str = "float32") -> Backend:
     """The backend `name`, whose framework is imported now.
 
-    Other distributions register theirs as an entry point of the group `metabridge.backends`. The two of
+    Backends are entry points of the group `metabridge.backends`, so other distributions may add theirs. The two of
     metabridge also work from a checkout that is not installed.
 
     Raises:
         ValueError: for an unknown name.
         ModuleNotFoundError: if its framework is not installed; the message says which extra brings it.
     """
-    registered = {entry.name: entry for entry in _entry_points()}
-    if name in _OWN:
-        entry = importlib.metadata.EntryPoint(name, _OWN[name], _GROUP)
-    elif name in registered:
-        entry = registered[name]
-    else:
-        raise ValueError(f"`backend` must be one of {', '.join(map(repr, backend_names()))}, got {name!r}.")
+    entries = _entry_points()
+    if name not in entries:
+        raise ValueError(f"`backend` must be one of {', '.join(map(repr, entries))}, got {name!r}.")
+    entry = entries[name]
     try:
         make = entry.load()
     except ModuleNotFoundError as error:
@@ -98,8 +95,10 @@ def load_backend(name: str, device: str = "auto", dtype: str = "float32") -> Bac
     return backend
 
 
-def _entry_points() -> importlib.metadata.EntryPoints:
-    return importlib.metadata.entry_points(group=_GROUP)
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    """Name → backend; metabridge's own first, whether installed or not."""
+    own = {name: importlib.metadata.EntryPoint(name, value, _GROUP) for name, value in _OWN.items()}
+    return own | {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
 
 
 def check_finite(objective: float, step: int) -> float:

@@ -1,7 +1,9 @@
 """The command line: thin verbs over the library. `metabridge --help` lists them."""
 
-import json
+import os
+import shutil
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -45,22 +47,39 @@ def compare_command(
     Exit status: 0 if they agree, 1 if they differ (a sentence says what, where first and by how much), 2 if the
     comparison could not run.
     """
+    # Read when the frameworks are loaded. Threads of one that wait by spinning would starve the other's, and JAX
+    # would reserve most of a GPU's memory before PyTorch gets any.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from metabridge.compare import compare
     from metabridge.recipes import make_meta_datasets, make_run
+    from metabridge.report import summary_rows, verdict, write_report
 
     run = make_run(
         dataset, variant, ways, shots, test_shots, algorithm, inner_steps, inner_lr, meta_batch_size, steps, seed
     )
-    comparison = compare(run, *make_meta_datasets(run, root), device=device)
-    from metabridge.report import summary_rows, verdict, write_report
-
-    report = write_report(comparison, output)
+    _check_writable("--output", output)  # before the run, not after it
     if json_file is not None:
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(json.dumps(comparison.to_dict(), indent=2) + "\n")
+        _check_writable("--json", json_file.parent)
+        if json_file.is_dir():
+            raise ValueError(f"`--json` must be a file, got the folder {json_file}.")
+    comparison = compare(run, *make_meta_datasets(run, root), device=device)
     _print_table(summary_rows(comparison))
-    typer.echo(f"\n{verdict(comparison)}\nReport: {report}")
+    typer.echo(f"\n{verdict(comparison)}")
+    typer.echo(f"Report: {write_report(comparison, output)}")
+    if json_file is not None:
+        shutil.copyfile(output / "compare.json", json_file)
     raise typer.Exit(0 if not comparison.disagreements() else 1)
+
+
+def _check_writable(option: str, folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise ValueError(f"`{option}` must be in a folder that can be written, {folder} cannot; choose another one.")
 
 
 @app.command("build")
@@ -112,7 +131,10 @@ def _state_of(path: Path) -> str:
         return "not built"
     from metabridge.sources import HDF5Source
 
-    stored = HDF5Source(path)
+    try:
+        stored = HDF5Source(path)
+    except ValueError:
+        return "unreadable: delete it and build it again"
     return f"built, {path.stat().st_size / 1e6:.1f} MB, fingerprint {stored.fingerprint[:8]}…"
 
 
@@ -128,4 +150,7 @@ def main() -> None:
         app()
     except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         typer.echo(f"metabridge: {error}", err=True)
+        sys.exit(2)
+    except Exception:  # status 1 is a disagreement, never a bug
+        traceback.print_exc()
         sys.exit(2)

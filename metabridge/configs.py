@@ -170,7 +170,7 @@ class RunConfig(_Config):
 
     dataset: str = "sinusoid"
     variant: str | None = None
-    episode: EpisodeConfig = field(default_factory=EpisodeConfig)
+    episode: EpisodeConfig = field(default_factory=lambda: EpisodeConfig(None, 10, 10))
     model: ModelConfig = field(default_factory=ModelConfig)
     algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
@@ -183,3 +183,6 @@ class RunConfig(_Config):
         _require(_is_count(self.steps), "steps", "a positive integer", self.steps)
         seed_fits = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         _require(seed_fits, "seed", "an integer", self.seed)
+        ways = self.episode.ways
+        outputs_fit = ways is None or self.model.outputs == ways
+        _require(outputs_fit, "model.outputs", f"the number of ways, which is {ways}", self.model.outputs)

@@ -26,7 +26,7 @@ class EpisodeLoader:
     union over the ranks is the stream of a single process, whatever the batch size.
 
     `for batch in loader` yields `num_batches` batches, and the next loop the next `num_batches`: an epoch never
-    repeats episodes. `loader.seek(0)` goes back to the start, for an evaluation on fixed tasks. A loop that was
+    repeats episodes. `loader.seek(loader.start)` goes back, for an evaluation on fixed tasks. A loop that was
     left early, or a restored state, goes on where it stopped and ends where the epoch would have ended.
 
     >>> from metabridge.toy.helpers import sinusoid
@@ -81,8 +81,10 @@ class EpisodeLoader:
         return self.batch_size * self.shard[1]
 
     def seek(self, position: int) -> None:
-        """Make `position` the index of the next episode of all ranks together."""
-        self.position = _check_position("position", position)
+        """Make `position`, at least `start`, the index of the next episode of all ranks together."""
+        if _check_position("position", position) < self.start:
+            raise ValueError(f"`position` must be at least `start`, which is {self.start}, got {position}.")
+        self.position = int(position)
 
     def plans(self) -> Iterator[EpisodePlan]:
         """The plans of the rest of this epoch, without moving the position.
@@ -136,7 +138,8 @@ class EpisodeLoader:
     def state_dict(self) -> dict[str, Any]:
         """The position in the stream and what identifies the stream, as JSON-ready values.
 
-        Valid for any batch size, number of ranks and number of workers.
+        Valid for any batch size, number of ranks and number of workers; another batch size or number of ranks
+        moves the end of the epoch.
         """
         return {"version": _STATE_VERSION, "position": self.position, **self._identity()}
 
@@ -167,6 +170,6 @@ class EpisodeLoader:
 
 
 def _check_position(name: str, position: int) -> int:
-    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or position < 0:
-        raise ValueError(f"`{name}` must be a non-negative episode index, got {position!r}.")
+    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or not 0 <= position < 2**63:
+        raise ValueError(f"`{name}` must be an episode index in [0, 2**63), got {position!r}.")
     return int(position)

@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import operator
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
@@ -210,7 +211,12 @@ class MetaDataset(ABC):
         return tasks if self.splitter else tasks[WHOLE]
 
     def __len__(self) -> int:
+        if self.num_tasks > sys.maxsize:
+            raise OverflowError("`len` cannot hold the number of tasks of this meta-dataset; use `dataset.num_tasks`.")
         return self.num_tasks
+
+    def __bool__(self) -> bool:
+        return True
 
 
 class CombinationMetaDataset(MetaDataset):

@@ -82,7 +82,7 @@ def draw_plan(
 
     Args:
         key: two words from `metabridge.streams.stream_key`.
-        indices: `(B,)` non-negative episode indices.
+        indices: `(B,)` episode indices in [0, 2**63).
         class_sizes: `(C,)` examples per class before class augmentation.
         num_classes: C times one plus the number of class augmentations.
         ways: N.
@@ -90,7 +90,12 @@ def draw_plan(
         permute_labels: whether labels are a random permutation or the class's position.
     """
     words = philox_words(key, indices, ways * (2 + splitter.examples_per_class), PLAN_LANE)
-    rows = np.atleast_1d(np.asarray(indices, dtype=np.int64))
+    rows = np.atleast_1d(np.asarray(indices))
+    if rows.size and rows.max() >= 2**63:
+        raise ValueError(
+            f"`indices` must be below 2**63, got {rows.max()}; an episode index is a signed 64-bit integer."
+        )
+    rows = rows.astype(np.int64)
     classes = choose_without_replacement(words[:, :ways], num_classes)
     return plan_examples(key, rows, words, classes, class_sizes, splitter, permute_labels)
 

@@ -25,6 +25,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
+    (target / "adaptation.png").unlink(missing_ok=True)  # of an earlier run; every other file is written anew
     pictures = {name: _png(figure) for name, figure in _figures(comparison).items()}
     for name, png in pictures.items():
         (target / f"{name}.png").write_bytes(png)
@@ -84,7 +85,13 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
     for name in NAMES:
         training = comparison.backends[name]
         label = f"{name} {training.version} ({training.device})"
-        rows.append((f"{label}: meta-step", f"{training.meta_step_ms:.2f} ms", "float32, median"))
+        rows.append(
+            (
+                f"{label}: meta-step",
+                "—" if training.meta_step_ms is None else f"{training.meta_step_ms:.2f} ms",
+                "float32, median",
+            )
+        )
         quality_text = f"{training.quality:.4f} ± {training.quality_ci95:.4f}"
         rows.append((f"{label}: test {quality}", quality_text, f"{training.quality_before:.4f} before adaptation"))
     return rows

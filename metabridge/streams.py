@@ -142,8 +142,8 @@ def bounded_integers(words: Words, bound: npt.ArrayLike) -> Integers:
 def choose_without_replacement(words: Words, population: npt.ArrayLike) -> Integers:
     """Ordered choices of k out of n without replacement, one per row: the first k steps of Fisher–Yates.
 
-    Time and memory depend on k and not on n: instead of an array of n, the at most k entries that were swapped
-    are remembered. Choosing fewer is a prefix of choosing more.
+    Neither time nor memory grows with n: where n is much larger than k, the at most k entries that were swapped
+    are remembered instead of an array of n. Choosing fewer is a prefix of choosing more.
 
     Args:
         words: `(..., k)` raw words, one per chosen element.
@@ -162,16 +162,34 @@ def choose_without_replacement(words: Words, population: npt.ArrayLike) -> Integ
         raise ValueError(f"cannot choose {k} out of {sizes.min()} without replacement; choose fewer.")
     steps = words.reshape(count, k).T  # a step is a row, so that every operation below runs along memory
     sizes = sizes.reshape(count)
+    pick = _choose_from_pool if sizes.size and sizes.max() <= 8 * k else _choose_from_swaps
+    return np.ascontiguousarray(pick(steps, sizes).T).reshape(words.shape)
+
+
+def _choose_from_pool(steps: Words, sizes: Integers) -> Integers:
+    """`(k, count)`: the swaps made in an array of all n elements; k operations."""
+    pool = np.tile(np.arange(sizes.max()), (len(sizes), 1))
+    rows = np.arange(len(sizes))
+    chosen = np.empty(steps.shape, dtype=np.int64)
+    for j, words in enumerate(steps):
+        target = j + bounded_integers(words, sizes - j)
+        chosen[j] = pool[rows, target]
+        pool[rows, target] = pool[:, j]
+    return chosen
+
+
+def _choose_from_swaps(steps: Words, sizes: Integers) -> Integers:
+    """The same for n much larger than k: only the k swapped elements are remembered, and searched."""
     chosen = np.empty(steps.shape, dtype=np.int64)  # what position `target[j]` held before step j
     target = np.empty(steps.shape, dtype=np.int64)  # the position that step j swapped with position j
     moved = np.empty(steps.shape, dtype=np.int64)  # what step j moved there: the former content of position j
-    for j in range(k):
-        target[j] = j + bounded_integers(steps[j], sizes - j)
+    for j, words in enumerate(steps):
+        target[j] = j + bounded_integers(words, sizes - j)
         chosen[j], moved[j] = target[j], j
         for i in range(j):  # a later swap overrides an earlier one
             np.copyto(chosen[j], moved[i], where=target[i] == target[j])
             np.copyto(moved[j], moved[i], where=target[i] == j)
-    return np.ascontiguousarray(chosen.T).reshape(words.shape)
+    return chosen
 
 
 def uniforms(words: Words, low: float = 0.0, high: float = 1.0) -> npt.NDArray[np.float64]:

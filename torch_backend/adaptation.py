@@ -37,8 +37,8 @@ def gradient_update_parameters(
         Name → updated tensor, in the order of `params`.
 
     Raises:
-        ValueError: if `model` is no MetaModule, `step_size` lacks a name or has an unknown one, or the loss does
-            not depend on one of the parameters.
+        ValueError: if `model` is no MetaModule, `step_size` lacks a name or has an unknown one, or a loss that is a
+            tensor is no scalar or does not depend on one of the parameters.
     """
     if not isinstance(model, MetaModule):
         raise ValueError(
@@ -53,6 +53,13 @@ def gradient_update_parameters(
 
 
 def _gradients_of_value(loss: Tensor, params: dict[str, Tensor], create_graph: bool) -> dict[str, Tensor]:
+    if loss.ndim:
+        raise ValueError(f"`loss` must be a scalar, got shape {tuple(loss.shape)}; average it over the examples.")
+    frozen = [name for name, value in params.items() if not value.requires_grad]
+    if frozen:
+        raise ValueError(
+            f"parameter {frozen[0]!r} does not require a gradient, so it cannot be adapted; call requires_grad_()."
+        )
     gradients = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
     for name, gradient in zip(params, gradients, strict=True):
         if gradient is None:

@@ -58,7 +58,7 @@ class _Episodes(Dataset[Any]):
 
     def __getitem__(self, plan: EpisodePlan) -> Any:
         data = to_backend(self.dataset.gather(plan))
-        return data.get(WHOLE, data)
+        return data if self.dataset.splitter else data[WHOLE]
 
 
 def _unchanged(data: Any) -> Any:

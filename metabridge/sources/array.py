@@ -79,6 +79,13 @@ class ArraySource:
         arrays = {name: np.asarray(array) for name, array in classes.items()}
         if not arrays:
             raise ValueError("`classes` must hold at least one class, got an empty mapping.")
+        first, example = next(iter(arrays.items()))
+        for name, array in arrays.items():
+            if array.dtype != example.dtype or array.shape[1:] != example.shape[1:]:
+                raise ValueError(
+                    f"all classes must have examples of one shape and dtype, {first!r} has {example.shape[1:]} "
+                    f"{example.dtype}, {name!r} has {array.shape[1:]} {array.dtype}; convert them first."
+                )
         sizes = np.array([len(array) for array in arrays.values()], dtype=np.int64)
         return cls(np.concatenate(list(arrays.values())), np.cumsum(sizes) - sizes, sizes, tuple(arrays))
 

@@ -69,6 +69,8 @@ def test_compare_on_real_omniglot(tmp_path, small1_archive):
         ("compare --dataset cats", "`dataset` must be one of 'sinusoid', 'omniglot', got 'cats'"),
         ("compare --dataset omniglot --root nowhere", "`metabridge build omniglot --variant full --root nowhere`"),
         ("compare --shots 0", "`shots` must be a positive integer, got 0"),
+        ("compare --output /proc/nowhere", "`--output` must be in a folder that can be written, /proc/nowhere cannot"),
+        ("compare --json .", "`--json` must be a file, got the folder ."),
         ("compare --device tpu", "`device` must be 'auto', 'cpu' or 'gpu', got 'tpu'"),
         ("build cifar", "`dataset` must be one of 'omniglot', got 'cifar'"),
         ("build omniglot --variant tiny", "`variant` must be one of 'full', 'small1', 'small2', got 'tiny'"),
@@ -92,6 +94,15 @@ def test_too_many_ways_or_shots(tmp_path, small1_archive):
     many_shots = run(*omniglot, "--shots", 10, "--test-shots", 11, cwd=tmp_path)
     assert many_shots.returncode == 2
     assert "support and query together need 21 examples of every class" in many_shots.stderr
+
+
+def test_the_list_survives_a_damaged_store(tmp_path):
+    store = tmp_path / "data" / "omniglot" / "small1.h5"
+    store.parent.mkdir(parents=True)
+    store.write_bytes(b"no HDF5")
+    listed = run("datasets", "--root", "data", cwd=tmp_path)
+    assert listed.returncode == 0
+    assert re.search(r"omniglot\s+small1\s+136\s+unreadable: delete it and build it again", listed.stdout)
 
 
 @pytest.mark.parametrize("missing", ["torch", "jax"])

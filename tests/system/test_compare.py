@@ -159,12 +159,29 @@ def test_a_first_order_backend_is_found(monkeypatch):
     alter(monkeypatch, lambda backend: perturbed_learner(backend, first_order=True))
     found = verdict(run_comparison())
     assert "the second derivatives are missing" in found
-    assert "differs from finite differences" in found
+    assert "The meta-gradient of jax differs from finite differences" in found
+
+
+def test_a_backend_that_narrows_its_inputs_is_found(monkeypatch):
+    def change(backend):
+        def to_numpy(data):
+            received = backend.to_numpy(data)
+            return {name: (inputs.astype(np.float16), targets) for name, (inputs, targets) in received.items()}
+
+        altered = Altered(backend)
+        altered.to_numpy = to_numpy
+        return altered
+
+    alter(monkeypatch, change, name="torch")
+    assert "Episodes differ: torch received 24 of 24 episodes" in verdict(run_comparison())
 
 
 def test_not_a_number_stops_the_run():
     run = replace(RUN, algorithm=replace(RUN.algorithm, inner_lr=1e300))
-    with pytest.raises(FloatingPointError, match="Lower the inner or the outer learning rate"):
+    with pytest.raises(
+        FloatingPointError,
+        match=r"torch: the meta-objective is .* at meta-step 0.*Lower the inner or the outer learning rate",
+    ):
         run_comparison(run)
 
 

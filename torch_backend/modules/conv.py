@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from torch_backend.modules.module import MetaModule, call_with
+from torch_backend.modules.module import MetaModule, check_parameters
 
 __all__ = ["MetaConv2d"]
 
@@ -21,4 +21,7 @@ class MetaConv2d(nn.Conv2d, MetaModule):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(batch, in_channels, H, W)` to `(batch, out_channels, H', W')`."""
-        return super().forward(input) if params is None else call_with(self, params, input)
+        if params is None:
+            return super().forward(input)
+        check_parameters(self, params)
+        return self._conv_forward(input, params["weight"], params.get("bias"))

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_backend.modules.module import MetaModule, call_with
+from torch_backend.modules.module import MetaModule, check_parameters
 
 __all__ = ["MetaLinear"]
 
@@ -21,4 +22,7 @@ class MetaLinear(nn.Linear, MetaModule):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)`."""
-        return super().forward(input) if params is None else call_with(self, params, input)
+        if params is None:
+            return super().forward(input)
+        check_parameters(self, params)
+        return F.linear(input, params["weight"], params.get("bias"))

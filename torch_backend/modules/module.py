@@ -1,14 +1,12 @@
 """`MetaModule`: a module whose forward pass takes its parameters from outside."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from metabridge.subdicts import check_names, check_shape, select_subdict
 
-__all__ = ["MetaModule", "call_with", "check_parameters"]
+__all__ = ["MetaModule", "check_parameters"]
 
 
 class MetaModule(nn.Module):
@@ -79,15 +77,6 @@ def _meta_named_parameters(
                 if parameter not in seen:
                     seen.add(parameter)
                     yield (f"{path}.{name}" if path else name), parameter
-
-
-def call_with(layer: MetaModule, params: Mapping[str, Tensor], *inputs: Any) -> Any:
-    """Call a layer that owns all its parameters itself, with `params` in their place.
-
-    The one mechanism behind every meta-layer: `torch.func.functional_call` runs the layer's own forward pass.
-    """
-    check_parameters(layer, params)
-    return torch.func.functional_call(layer, dict(params), inputs)
 
 
 def check_parameters(layer: MetaModule, params: Mapping[str, Tensor]) -> None:
