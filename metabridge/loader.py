@@ -170,6 +170,8 @@ class EpisodeLoader:
 
 
 def _check_position(name: str, position: int) -> int:
-    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or not 0 <= position < 2**63:
-        raise ValueError(f"`{name}` must be an episode index in [0, 2**63), got {position!r}.")
+    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or position < 0:
+        raise ValueError(f"`{name}` must be a non-negative episode index, got {position!r}.")
+    if position >= 2**63:
+        raise ValueError(f"`{name}` must be an episode index below 2**63, got {position}.")
     return int(position)

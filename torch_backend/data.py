@@ -102,7 +102,7 @@ class BatchMetaDataLoader(DataLoader[Any]):
         batch_size: episodes per batch and rank.
         seed: seed of the episodes; `None` takes the dataset's.
         num_batches: batches per loop over the loader; endless by default. Each loop goes on with new episodes;
-            `seek(0)` goes back to the start.
+            `seek(start)` goes back to the first.
         shard: `(rank, world)`.
         start: index of the first episode.
         kwargs: further arguments of `DataLoader`: `num_workers`, `pin_memory`, `prefetch_factor`,

@@ -39,7 +39,12 @@ def test_json_round_trip_gives_an_equal_record(config):
 
 def test_fields_left_out_take_their_defaults():
     assert RunConfig.from_dict({}) == RunConfig()
-    assert RunConfig.from_dict({"episode": {"shots": 3}}).episode == EpisodeConfig(shots=3)
+    assert RunConfig.from_dict({"episode": {"ways": None, "shots": 3}}).episode == EpisodeConfig(None, shots=3)
+
+
+def test_a_network_has_one_output_per_class():
+    with pytest.raises(ValueError, match=r"`model.outputs` must be the number of ways, which is 5, got 1"):
+        RunConfig(episode=EpisodeConfig(5))
 
 
 def test_records_are_frozen(config):

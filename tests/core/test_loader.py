@@ -138,18 +138,27 @@ def test_an_endless_loader_has_no_end_and_no_length(dataset):
     batches = take(loader, 7)  # more than two chunks of plans
     assert list(itertools.chain(*map(indices, batches))) == list(range(3, 703))
     assert indices(next(iter(loader))) == list(range(703, 803))
-    loader.seek(0)  # before its start
-    assert indices(next(iter(loader))) == list(range(100))
+    loader.seek(3)
+    assert indices(next(iter(loader))) == list(range(3, 103))
     with pytest.raises(TypeError, match="this loader is endless; give `num_batches` a number to give it a length"):
         len(loader)
 
 
-@pytest.mark.parametrize("position", [0, 1, 5, 12, 13])
-def test_seeking_before_the_start_reads_to_the_end_of_an_epoch(dataset, position):
+def test_there_is_nothing_before_the_start(dataset):
     loader = EpisodeLoader(dataset, 1, 4, start=13)
-    loader.seek(position)
-    remaining = (13 - position) % 4 or 4
-    assert list(map(indices, loader)) == [[i] for i in range(position, position + remaining)]
+    for position in (0, 12):
+        with pytest.raises(ValueError, match=f"`position` must be at least `start`, which is 13, got {position}"):
+            loader.seek(position)
+    assert loader.position == 13
+    next(iter(loader))
+    loader.seek(loader.start)
+    assert list(map(indices, loader)) == [[13], [14], [15], [16]]
+
+
+def test_positions_end_where_indices_do(dataset):
+    for make in (lambda: EpisodeLoader(dataset, 1, 1, start=2**63), lambda: EpisodeLoader(dataset, 1, 1).seek(2**64)):
+        with pytest.raises(ValueError, match=r"must be an episode index below 2\*\*63"):
+            make()
 
 
 # Save and restore
