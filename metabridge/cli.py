@@ -47,9 +47,10 @@ def compare_command(
     Exit status: 0 if they agree, 1 if they differ (a sentence says what, where first and by how much), 2 if the
     comparison could not run.
     """
-    # Read when the frameworks are loaded. Threads of one that wait by spinning would starve the other's, and JAX
-    # would reserve most of a GPU's memory before PyTorch gets any.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read when the frameworks are loaded. torch's threads wait by spinning, for milliseconds unless told otherwise,
+    # and starve JAX's where other work is going on: a meta-step of 4 ms took 87. JAX would reserve most of a GPU's
+    # memory before PyTorch gets any.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from metabridge.compare import compare
     from metabridge.recipes import make_meta_datasets, make_run
