@@ -38,7 +38,7 @@ class Learner:
         self.dtype = dtype
         self.device = device
         self.classifies = run.episode.ways is not None
-        task_map = choose_task_map(device.platform, run.model.name == "conv4")
+        task_map = choose_task_map(device.platform, run.model.name != "mlp")
         programs = _programs(run.model, run.algorithm, run.optimiser, self.classifies, task_map)
         self.algorithm = programs.algorithm
         self._programs = programs

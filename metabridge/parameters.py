@@ -7,7 +7,7 @@ loaded into both; a checkpoint is such a mapping in HDF5, so either backend can 
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ import numpy.typing as npt
 
 from metabridge.configs import ModelConfig
 from metabridge.streams import philox_words, stream_key, uniforms
+from metabridge.subdicts import check_names, check_shape
 
 __all__ = [
     "Parameters",
+    "check_parameters",
+    "check_state",
     "flattened_shape",
     "initial_parameters",
     "load_parameters",
@@ -33,7 +36,8 @@ Parameters = dict[str, npt.NDArray[Any]]
 
 def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name → shape of every parameter of a model, in the order of the model's layers."""
-    return dict(_mlp_shapes(model) if model.name == "mlp" else _conv4_shapes(model))
+    shapes = {"mlp": _mlp_shapes, "conv4": _conv4_shapes, "resnet12": _resnet12_shapes}
+    return dict(shapes[model.name](model))
 
 
 def _mlp_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -54,14 +58,28 @@ def _conv4_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield from _head_shapes(math.prod(flattened_shape(model)), model.outputs)
 
 
+def _resnet12_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    channels = (model.input_shape[-1], *model.hidden)
+    for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
+        layer = f"features.layer{number}"
+        for position, depth in enumerate((inputs, outputs, outputs), start=1):
+            yield f"{layer}.conv{position}.weight", (outputs, depth, 3, 3)
+            yield f"{layer}.norm{position}.weight", (outputs,)
+            yield f"{layer}.norm{position}.bias", (outputs,)
+        yield f"{layer}.shortcut.conv.weight", (outputs, inputs, 1, 1)
+        yield f"{layer}.shortcut.norm.weight", (outputs,)
+        yield f"{layer}.shortcut.norm.bias", (outputs,)
+    yield from _head_shapes(channels[-1], model.outputs)
+
+
 def _head_shapes(inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     yield "head.weight", (outputs, inputs)
     yield "head.bias", (outputs,)
 
 
 def flattened_shape(model: ModelConfig) -> tuple[int, ...]:
-    """Shape of one example's features before the head flattens them: `(channels, H, W)` for Conv4, else `(width,)`."""
-    if model.name == "mlp":
+    """Shape of the features one example gives the head: `(channels, H, W)`, flattened, for Conv4, else `(width,)`."""
+    if model.name != "conv4":
         return (model.hidden[-1],)
     height, width, _ = model.input_shape
     return (model.hidden[-1], height // 16, width // 16)
@@ -84,11 +102,47 @@ def _fan_in(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 def _draw(name: str, shape: tuple[int, ...], fan_in: int, seed: int) -> npt.NDArray[np.float32]:
     layer, _, kind = name.rpartition(".")
-    if layer.endswith("norm"):
+    if layer.rpartition(".")[2].rstrip("123") == "norm":
         return np.full(shape, 1.0 if kind == "weight" else 0.0, dtype=np.float32)
     bound = 1.0 / math.sqrt(fan_in)
     words = philox_words(stream_key(f"parameter/{name}", seed, "train"), [0], math.prod(shape))
     return uniforms(words[0], -bound, bound).astype(np.float32).reshape(shape)
+
+
+def check_parameters(
+    parameters: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], owner: str
+) -> None:
+    """Raise `ValueError` unless `parameters` has exactly these names, each in its shape; `owner` is for messages."""
+    check_names(parameters, shapes, owner, "parameters")
+    for name, shape in shapes.items():
+        check_shape(name, parameters[name].shape, shape, owner, "parameters")
+
+
+def check_state(
+    parameters: Mapping[str, npt.NDArray[Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    integers: Collection[str],
+    shared: Mapping[str, str],
+    owner: str,
+) -> None:
+    """Raise `ValueError` unless `parameters` can become the state of a network.
+
+    Args:
+        parameters: name → array, parameters and buffers.
+        shapes: every name of the state → its shape.
+        integers: names of what counts, such as `num_batches_tracked`.
+        shared: name → first name of the same parameter; for most names, themselves.
+        owner: the network, for messages.
+    """
+    check_parameters(parameters, shapes, owner)
+    for name in integers:
+        if parameters[name].dtype.kind not in "iu":
+            raise ValueError(f"`parameters[{name!r}]` of {owner} must hold integers, got {parameters[name].dtype}.")
+    for name, first in shared.items():
+        if name != first and not np.array_equal(parameters[name], parameters[first], equal_nan=True):
+            raise ValueError(
+                f"`parameters[{name!r}]` of {owner} must equal `parameters[{first!r}]`: they are one shared parameter."
+            )
 
 
 def relative_difference(first: Mapping[str, npt.NDArray[Any]], second: Mapping[str, npt.NDArray[Any]]) -> float:
@@ -139,4 +193,4 @@ def load_parameters(path: str | os.PathLike[str]) -> Parameters:
     if not Path(path).is_file():
         raise FileNotFoundError(f"no parameters at {path}; `save_parameters` writes them.")
     with h5py.File(path, "r", track_order=True) as file:
-        return {name: array[()] for name, array in file.items()}
+        return {name: np.asarray(array[()]) for name, array in file.items()}

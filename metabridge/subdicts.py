@@ -1,12 +1,16 @@
 """Names in `params`: the part for a submodule, and errors that propose the nearest right name (contract C10)."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+import fnmatch
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["check_names", "check_shape", "select_subdict"]
+__all__ = ["Adapt", "check_names", "check_shape", "select_names", "select_subdict"]
 
 T = TypeVar("T")
+
+Adapt = str | Sequence[str] | Callable[[str], bool] | None
+"""Which parameters adapt: a shell-style pattern of names (`"head.*"`), several, a predicate, or `None` for all."""
 
 
 def select_subdict(
@@ -39,6 +43,43 @@ def select_subdict(
     return {inner: params[name] for inner, name in wanted.items()} or None
 
 
+def select_names(names: Iterable[str], adapt: Adapt, owner: str, argument: str = "adapt") -> list[str]:
+    """The names that `adapt` selects, in the order of `names`.
+
+    >>> select_names(["features.weight", "head.weight", "head.bias"], "head.*", "Model")
+    ['head.weight', 'head.bias']
+
+    Args:
+        names: all parameter names.
+        adapt: `None` for all; a shell-style pattern, case-sensitive, in which `*` also matches dots; several
+            patterns, of which a name must match one; or a predicate of the name.
+        owner: the module's class name, for messages.
+        argument: what `adapt` is called where it came from, for messages.
+
+    Raises:
+        ValueError: if a pattern matches no name, or nothing is selected.
+    """
+    known = list(names)
+    if adapt is None:
+        return known
+    if callable(adapt):
+        chosen = [name for name in known if adapt(name)]
+    else:
+        patterns = [adapt] if isinstance(adapt, str) else list(adapt)
+        for pattern in patterns:
+            if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
+                raise ValueError(
+                    f"`{argument}` holds {pattern!r}, which matches no parameter of {owner}; {_near(pattern, known)}"
+                )
+        chosen = [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
+    if not chosen:
+        raise ValueError(
+            f"`{argument}` selects no parameter of {owner}, got {adapt!r}; select at least one of "
+            f"{', '.join(known) or 'none'}, or pass None for all."
+        )
+    return chosen
+
+
 def check_names(params: Mapping[str, object], expected: Iterable[str], owner: str, argument: str = "params") -> None:
     """Raise `ValueError` unless `params` holds exactly the `expected` names; `argument` is its name in messages."""
     names = list(expected)
@@ -50,20 +91,39 @@ def check_unknown(params: Mapping[str, object], expected: list[str], owner: str,
     known = set(expected)
     unknown = [name for name in params if name not in known]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], expected, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"it has {', '.join(expected) or 'none'}."
         raise ValueError(
-            f"`{argument}` holds {unknown[0]!r}, which is no parameter of {owner}{_and_more(unknown)}; {hint}"
+            f"`{argument}` holds {unknown[0]!r}, which is no parameter of {owner}{_and_more(unknown)}; "
+            f"{_hint(unknown[0], expected)}"
         )
 
 
-def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int, ...], owner: str) -> None:
+def check_shape(
+    name: str, shape: tuple[int, ...], expected: tuple[int, ...], owner: str, argument: str = "params"
+) -> None:
     """Raise `ValueError` unless a parameter has the shape of the one it replaces."""
     if tuple(shape) != tuple(expected):
         raise ValueError(
-            f"`params[{name!r}]` of {owner} must have shape {tuple(expected)}, got {tuple(shape)}; "
+            f"`{argument}[{name!r}]` of {owner} must have shape {tuple(expected)}, got {tuple(shape)}; "
             "replace a parameter by one of its own shape."
         )
+
+
+def _near(pattern: str, known: list[str]) -> str:
+    """What a pattern that matches nothing may have meant: a name, or all names below a prefix."""
+    prefixes = {name[:end] for name in known for end, letter in enumerate(name) if letter == "."}
+    candidates = {prefix: f"{prefix}.*" for prefix in sorted(prefixes)} | {name: name for name in known}
+    near = difflib.get_close_matches(pattern.rstrip(".*?"), candidates, n=3, cutoff=0.5)
+    return _hint_of([candidates[each] for each in near], known)
+
+
+def _hint(wrong: str, expected: list[str]) -> str:
+    return _hint_of(difflib.get_close_matches(wrong, expected, n=3, cutoff=0.5), expected)
+
+
+def _hint_of(near: list[str], expected: list[str]) -> str:
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"it has {', '.join(expected) or 'none'}."
 
 
 def _and_more(names: list[str]) -> str:

@@ -39,7 +39,7 @@ class Learner:
             apply=lambda params, inputs: model(inputs, params=params),
             loss=cross_entropy if self.classifies else mean_squared_error,
             config=run.algorithm,
-            task_map=choose_task_map(device.type, run.model.name == "conv4"),
+            task_map=choose_task_map(device.type, run.model.name != "mlp"),
         )
         self.params = from_neutral(parameters, run.model, self.dtype, device)
         self.optimiser = torch.optim.Adam(

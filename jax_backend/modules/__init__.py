@@ -1,10 +1,65 @@
 """MetaModules: Flax NNX layers whose parameters may be given from outside, so that gradients flow through an update."""
 
-from jax_backend.modules.batchnorm import MetaBatchNorm2d
-from jax_backend.modules.container import MetaSequential
-from jax_backend.modules.conv import MetaConv2d
-from jax_backend.modules.linear import MetaLinear
+from jax_backend.modules.activation import MetaPReLU, leaky_relu
+from jax_backend.modules.anything import as_meta_module
+from jax_backend.modules.attention import MetaMultiheadAttention
+from jax_backend.modules.batchnorm import MetaBatchNorm1d, MetaBatchNorm2d, MetaBatchNorm3d
+from jax_backend.modules.container import MetaModuleDict, MetaModuleList, MetaSequential
+from jax_backend.modules.conv import (
+    MetaConv1d,
+    MetaConv2d,
+    MetaConv3d,
+    MetaConvTranspose1d,
+    MetaConvTranspose2d,
+    MetaConvTranspose3d,
+)
+from jax_backend.modules.embedding import MetaEmbedding, MetaEmbeddingBag
+from jax_backend.modules.linear import MetaBilinear, MetaLinear
 from jax_backend.modules.module import MetaModule
-from jax_backend.modules.pooling import MaxPool2d
+from jax_backend.modules.normalisation import (
+    MetaGroupNorm,
+    MetaInstanceNorm1d,
+    MetaInstanceNorm2d,
+    MetaInstanceNorm3d,
+    MetaLayerNorm,
+    MetaRMSNorm,
+)
+from jax_backend.modules.pooling import Flatten, MaxPool2d
+from jax_backend.modules.rnn import MetaGRUCell, MetaLSTMCell, MetaRNNCell
+from jax_backend.modules.state import call_with_buffers
 
-__all__ = ["MaxPool2d", "MetaBatchNorm2d", "MetaConv2d", "MetaLinear", "MetaModule", "MetaSequential"]
+__all__ = [
+    "Flatten",
+    "MaxPool2d",
+    "MetaBatchNorm1d",
+    "MetaBatchNorm2d",
+    "MetaBatchNorm3d",
+    "MetaBilinear",
+    "MetaConv1d",
+    "MetaConv2d",
+    "MetaConv3d",
+    "MetaConvTranspose1d",
+    "MetaConvTranspose2d",
+    "MetaConvTranspose3d",
+    "MetaEmbedding",
+    "MetaEmbeddingBag",
+    "MetaGRUCell",
+    "MetaGroupNorm",
+    "MetaInstanceNorm1d",
+    "MetaInstanceNorm2d",
+    "MetaInstanceNorm3d",
+    "MetaLSTMCell",
+    "MetaLayerNorm",
+    "MetaLinear",
+    "MetaModule",
+    "MetaModuleDict",
+    "MetaModuleList",
+    "MetaMultiheadAttention",
+    "MetaPReLU",
+    "MetaRMSNorm",
+    "MetaRNNCell",
+    "MetaSequential",
+    "as_meta_module",
+    "call_with_buffers",
+    "leaky_relu",
+]

@@ -1,7 +1,7 @@
 """`MetaModule`: a Flax NNX module whose forward pass takes its parameters from outside."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -30,18 +30,29 @@ class MetaModule(nnx.Module):
             def __call__(self, inputs, params=None):
                 features = self.features(inputs, params=self.get_subdict(params, "features"))
                 return self.head(features, params=self.get_subdict(params, "head"))
+
+    `as_meta_module` makes one of a module that is already written.
     """
+
+    _owns_all = False
+    """Whether the parameters of ordinary modules inside are this module's own, to be given in `params`."""
 
     def meta_named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, jax.Array]]:
         """Names and values owned by this MetaModule and the MetaModules below it, each variable once.
 
         The parameters of an ordinary module inside are not among them: they are not adapted.
         """
-        return ((name, variable.get_value()) for name, variable in _meta_variables_once(self, prefix, recurse))
+        return ((name, variable.get_value()) for name, variable in meta_variables(self, prefix, recurse))
 
     def meta_parameters(self, recurse: bool = True) -> Iterator[jax.Array]:
         """The values of `meta_named_parameters`."""
         return (value for _, value in self.meta_named_parameters(recurse=recurse))
+
+    def meta_named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, jax.Array]]:
+        """Names and values of all running statistics (`nnx.BatchStat`); `call_with_buffers` takes and returns them."""
+        variables = _variables(self, prefix, recurse)
+        own = _once((name, each) for name, each, _ in variables if isinstance(each, nnx.BatchStat))
+        return ((name, variable.get_value()) for name, variable in own)
 
     def get_subdict(
         self, params: Mapping[str, jax.Array] | None, key: str | None = None
@@ -60,13 +71,13 @@ class MetaModule(nnx.Module):
         """
         if params is None:
             return None
-        names = {id(variable): name for name, variable in _meta_variables_once(self)}
+        names = {id(variable): name for name, variable in meta_variables(self)}
         child = _submodule(self, key) if key else self
         if child is None:
             children = ", ".join(name for name, value in vars(self).items() if callable(value))
             raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.")
         wanted = (
-            {name: names[id(variable)] for name, variable in _meta_variables_once(child)}
+            {name: names[id(variable)] for name, variable in meta_variables(child, whole=self._owns_all)}
             if isinstance(child, nnx.Module)
             else {}
         )
@@ -76,34 +87,56 @@ class MetaModule(nnx.Module):
 def _submodule(module: nnx.Module, key: str) -> Any:
     """The module, or plain function such as `nnx.relu`, at the dotted path `key`; `None` if there is none."""
     first, _, rest = key.partition(".")
-    if isinstance(module, nnx.List):
-        child = module[int(first)] if first.isdecimal() and int(first) < len(module) else None
-    else:
-        child = vars(module).get(first)
+    child = vars(module).get(first)
     if rest:
         return _submodule(child, rest) if isinstance(child, nnx.Module) else None
     return child if callable(child) or isinstance(child, nnx.Module) else None
 
 
-def _meta_variables_once(module: nnx.Module, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nnx.Param]]:
-    """`_meta_variables`, each variable once, by its first name."""
+def meta_variables(
+    module: nnx.Module, prefix: str = "", recurse: bool = True, whole: bool = False
+) -> Iterator[tuple[str, nnx.Param]]:
+    """Parameters of the MetaModules in `module` (`whole`: of everything in it), each once, by its first name."""
+    variables = _variables(module, prefix, recurse, whole or _owns_all(module))
+    return _once((name, each) for name, each, is_meta in variables if is_meta and isinstance(each, nnx.Param))
+
+
+def _owns_all(module: nnx.Module) -> bool:
+    return isinstance(module, MetaModule) and module._owns_all
+
+
+def buffer_values(module: nnx.Module) -> dict[str, jax.Array]:
+    """Running statistics anywhere in `module` by all their names; a shared one has several."""
+    variables = _variables(module, "", True)
+    return {name: each.get_value() for name, each, _ in variables if isinstance(each, nnx.BatchStat)}
+
+
+def assign(module: nnx.Module, values: Mapping[str, jax.Array]) -> None:
+    """Put values into the variables of these names; Flax sorts attributes of a copy, so a shared one may have moved."""
+    for name, variable, _ in _variables(module, "", True):
+        if name in values:
+            variable.set_value(values[name])
+
+
+def _once(variables: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
     seen: set[int] = set()
-    for name, variable in _meta_variables(module, prefix, recurse):
+    for name, variable in variables:
         if id(variable) not in seen:
             seen.add(id(variable))
             yield name, variable
 
 
-def _meta_variables(module: nnx.Module, prefix: str, recurse: bool) -> Iterator[tuple[str, nnx.Param]]:
-    """Parameters of the MetaModules in `module`, in the order in which they were assigned."""
-    children = enumerate(module) if isinstance(module, nnx.List) else vars(module).items()
-    for key, value in list(children):
-        name = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, nnx.Param):
-            if isinstance(module, MetaModule):
-                yield name, value
+def _variables(
+    module: nnx.Module, prefix: str, recurse: bool, whole: bool = False
+) -> Iterator[tuple[str, nnx.Variable, bool]]:
+    """(name, variable, whether a MetaModule owns it), in the order in which they were assigned."""
+    is_meta = whole or isinstance(module, MetaModule)
+    for key, value in list(vars(module).items()):
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(value, nnx.Variable):
+            yield name, value, is_meta
         elif recurse and isinstance(value, nnx.Module):
-            yield from _meta_variables(value, name, recurse)
+            yield from _variables(value, name, recurse, whole or _owns_all(value))
 
 
 def own_parameters(layer: MetaModule, params: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:

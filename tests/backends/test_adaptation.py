@@ -1,4 +1,4 @@
-"""One step of gradient descent that gradients flow through."""
+"""The inner loop: one step of gradient descent that gradients flow through, and whole loops."""
 
 import numpy as np
 import pytest
@@ -238,3 +238,374 @@ def test_a_tensor_loss_of_other_parameters_is_an_error(torch_kit):
     adapted = linear.update(linear.model, linear.loss(), step_size=RATE)
     with pytest.raises(ValueError, match=r"`loss` does not depend on parameter 'weight'.* with these `params`"):
         linear.update(linear.model, linear.loss(), adapted)
+
+
+# A selection of the parameters
+
+
+HEAD = ["2.weight", "2.bias"]
+
+
+@pytest.mark.parametrize("adapt", ["2.*", ("2.weight", "2.bias"), lambda name: name.startswith("2")])
+def test_only_selected_parameters_adapt(backend64, model, loss, adapt):
+    update, params = backend64.adaptation.gradient_update_parameters, backend64.parameters(model)
+    found, everything = update(model, loss, params, RATE, adapt=adapt), update(model, loss, params, RATE)
+    assert list(found) == list(params)
+    for name, value in params.items():
+        if name in HEAD:
+            assert_close(found[name], everything[name], "forward")
+            assert_differs(found[name], value)
+        else:
+            assert found[name] is value
+
+
+def test_outer_gradients_reach_what_does_not_adapt(backend64, model, loss):
+    update, params = backend64.adaptation.gradient_update_parameters, backend64.parameters(model)
+
+    def outer(params, adapt):
+        return loss(update(model, loss, params, RATE, adapt=adapt))
+
+    head_only, everything = (backend64.gradient(lambda p, a=a: outer(p, a), params) for a in ("2.*", None))
+    for name in params:
+        assert backend64.numpy(head_only[name]).any()
+    assert_differs(head_only["0.weight"], everything["0.weight"])
+
+
+def test_a_step_size_by_name_is_for_the_selected_parameters(backend64, model, loss):
+    update, params = backend64.adaptation.gradient_update_parameters, backend64.parameters(model)
+    found = update(model, loss, params, dict.fromkeys(HEAD, RATE), adapt="2.*")
+    assert_identical(backend64.numpy(found), backend64.numpy(update(model, loss, params, RATE, adapt="2.*")))
+    with pytest.raises(ValueError, match=r"`step_size` of the adapted part must hold every parameter, .2\.bias"):
+        update(model, loss, params, {"2.weight": RATE}, adapt="2.*")
+    with pytest.raises(ValueError, match=r"`step_size` holds '0\.weight', which is no parameter of the adapted part"):
+        update(model, loss, params, dict.fromkeys(params, RATE), adapt="2.*")
+
+
+def test_a_selection_must_match(backend64, model, loss):
+    update = backend64.adaptation.gradient_update_parameters
+    with pytest.raises(ValueError, match=r"`adapt` holds '3\.\*', which matches no parameter of MetaSequential; "):
+        update(model, loss, adapt="3.*")
+    with pytest.raises(ValueError, match="`adapt` selects no parameter of MetaSequential, got "):
+        update(model, loss, adapt=lambda name: False)
+
+
+def test_torch_parameters_that_do_not_adapt_may_be_frozen(torch_kit):
+    linear = TorchLinear(torch_kit)
+    linear.model.bias.requires_grad_(False)
+    for loss in (linear.loss(), linear.loss):
+        found = linear.update(linear.model, loss, step_size=RATE, adapt="weight")
+        assert found["bias"] is linear.model.bias
+        assert_differs(found["weight"], linear.model.weight)
+    with pytest.raises(ValueError, match="parameter 'bias' does not require a gradient"):
+        linear.update(linear.model, linear.loss())
+
+
+# A partial mapping, said to be one
+
+
+def test_parameters_are_completed_by_the_stored_ones(backend64, model):
+    stored, other = backend64.parameters(model), backend64.array(np.ones(2))
+    found = backend64.adaptation.complete_parameters(model, {"2.bias": other})
+    assert list(found) == list(stored)
+    assert found["2.bias"] is other
+    assert all(found[name] is stored[name] for name in found if name != "2.bias")
+    inputs = backend64.array(np.ones((1, 3)))
+    assert_close(model(inputs, params=found), model(inputs) - stored["2.bias"] + other, "forward")
+
+
+def test_parameters_are_not_completed_under_wrong_names(backend64, model):
+    with pytest.raises(ValueError, match=r"`params` holds '2\.bais', which is no parameter of MetaSequential; did you"):
+        backend64.adaptation.complete_parameters(model, {"2.bais": None})
+    with pytest.raises(ValueError, match="`model` must be a MetaModule, got dict"):
+        backend64.adaptation.complete_parameters({}, {})
+
+
+# Whole inner loops
+
+
+class Loop:
+    """A two-layer model and one support set."""
+
+    def __init__(self, kit, model):
+        self.kit, self.model, self.params = kit, model, kit.parameters(model)
+        rng = np.random.default_rng(0)
+        self.task = [kit.array(rng.standard_normal(shape)) for shape in ((5, 3), (5, 2))]
+        self.loss = kit.functional.mean_squared_error
+
+    def adapt(self, *task, **options):
+        options.setdefault("optimiser", self.kit.optimisers.sgd(RATE))
+        return self.kit.adaptation.adapt(self.model, self.loss, *(task or self.task), **options)
+
+    def loss_of(self, params, task=None):
+        inputs, targets = task or self.task
+        return self.loss(self.model(inputs, params=params), targets)
+
+    def meta_gradient(self, **options):
+        return self.kit.gradient(lambda p: self.loss_of(self.adapt(params=p, **options).params), self.params)
+
+
+@pytest.fixture
+def loop(backend64, model):
+    return Loop(backend64, model)
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+@pytest.mark.parametrize("names", [None, "2.*"])
+def test_a_loop_is_its_steps_one_after_another(loop, names, first_order):
+    def by_hand(params):
+        for _ in range(3):
+            update = loop.kit.adaptation.gradient_update_parameters
+            params = update(loop.model, loop.loss_of, params, RATE, first_order, names)
+        return params
+
+    options = {"steps": 3, "names": names, "first_order": first_order}
+    found = loop.adapt(params=loop.params, **options)
+    assert list(found.params) == list(loop.params)
+    assert_close(found.params, by_hand(loop.params), "forward")
+    expected = loop.kit.gradient(lambda params: loop.loss_of(by_hand(params)), loop.params)
+    assert_close(loop.meta_gradient(**options), expected, "gradient")
+
+
+def test_a_loop_starts_from_the_models_own_parameters_which_stay(loop):
+    before = {name: loop.kit.numpy(each).copy() for name, each in loop.params.items()}
+    found = loop.adapt(steps=2)
+    assert_identical(loop.kit.numpy(found.params), loop.kit.numpy(loop.adapt(steps=2, params=loop.params).params))
+    assert_identical(loop.kit.numpy(loop.kit.parameters(loop.model)), before)
+    assert found.buffers == {}
+
+
+def test_no_steps_change_nothing(loop):
+    assert all(value is loop.params[name] for name, value in loop.adapt(steps=0, params=loop.params).params.items())
+
+
+def test_a_loop_returns_what_does_not_adapt_as_it_was(loop):
+    found = loop.adapt(
+        steps=2, params=loop.params, names="2.*", optimiser=loop.kit.optimisers.adam({"2.weight": 0.1, "2.bias": 0.2})
+    )
+    assert all((found.params[name] is value) == (name not in HEAD) for name, value in loop.params.items())
+    gradient = loop.meta_gradient(steps=2, names="2.*")
+    assert all(loop.kit.numpy(each).any() for each in gradient.values())
+
+
+def test_first_order_loops_have_another_gradient(loop):
+    first_order, exact = loop.meta_gradient(steps=2, first_order=True), loop.meta_gradient(steps=2)
+    assert_differs(first_order, exact)
+
+
+def test_a_learned_rate_has_its_gradient_in_first_order_too(loop):
+    def outer(rate, first_order):
+        optimiser = loop.kit.optimisers.sgd(rate)
+        return loop.loss_of(loop.adapt(params=loop.params, optimiser=optimiser, first_order=first_order).params)
+
+    found, expected = (loop.kit.gradient(lambda r, f=f: outer(r, f), loop.kit.array(RATE)) for f in (True, False))
+    assert_close(found, expected, "gradient")
+
+
+def vectorised(kit, function):
+    return kit.torch.func.vmap(function) if kit.name == "torch" else kit.jax.vmap(function)
+
+
+def test_vectorised_loops_are_loops_one_by_one(loop):
+    rng = np.random.default_rng(4)
+    tasks = [rng.standard_normal(shape) for shape in ((2, 5, 3), (2, 5, 2))]
+    clipped = loop.kit.optimisers.chain(loop.kit.optimisers.clip_by_global_norm(0.3), loop.kit.optimisers.adam(0.1))
+
+    def adapted(*task):
+        return loop.adapt(*task, params=loop.params, steps=2, optimiser=clipped).params
+
+    adapted = loop.kit.compile(adapted)
+    found = vectorised(loop.kit, adapted)(*map(loop.kit.array, tasks))
+    for number in range(2):
+        expected = adapted(*(loop.kit.array(each[number]) for each in tasks))
+        assert_close({name: value[number] for name, value in found.items()}, expected, "gradient")
+
+
+def test_jax_loops_take_any_transformation_of_optax(jax_kit):
+    optax = pytest.importorskip("optax")
+    with jax_kit.jax.enable_x64(True):
+        layers = [jax_kit.layer("MetaLinear", 3, 4), jax_kit.relu, jax_kit.layer("MetaLinear", 4, 2)]
+        loop = Loop(jax_kit, jax_kit.layer("MetaSequential", *layers))
+        found = loop.adapt(steps=3, optimiser=optax.adam(0.1)).params
+        assert_close(found, loop.adapt(steps=3, optimiser=jax_kit.optimisers.adam(0.1)).params, "gradient")
+        for other in (optax.rmsprop(0.1), optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.1))):
+            assert_differs(loop.adapt(optimiser=other).params, loop.params)
+
+
+def test_jax_loops_compile(jax_kit):
+    with jax_kit.float64():
+        layers = [jax_kit.layer("MetaLinear", 3, 4), jax_kit.relu, jax_kit.layer("MetaLinear", 4, 2)]
+        loop = Loop(jax_kit, jax_kit.layer("MetaSequential", *layers))
+        compiled = jax_kit.jax.jit(lambda params, *task: loop.adapt(*task, params=params, steps=2).params)
+        assert_close(compiled(loop.params, *loop.task), loop.adapt(steps=2).params, "forward")
+
+
+@pytest.mark.parametrize("first_order", [False, True])
+def test_torch_loops_leave_no_graph_where_none_is_wanted(torch_kit, first_order):
+    layers = [torch_kit.layer("MetaLinear", 3, 4), torch_kit.relu, torch_kit.layer("MetaLinear", 4, 2)]
+    loop = Loop(torch_kit, torch_kit.layer("MetaSequential", *layers))
+    with torch_kit.torch.no_grad():
+        without = loop.adapt(steps=3, first_order=first_order).params
+    assert not any(value.requires_grad for value in without.values())
+    assert_identical(torch_kit.numpy(without), torch_kit.numpy(loop.adapt(steps=3).params))
+
+
+def test_torch_loops_work_with_plain_autograd(torch_kit):
+    layers = [torch_kit.layer("MetaLinear", 3, 4), torch_kit.relu, torch_kit.layer("MetaLinear", 4, 2)]
+    loop = Loop(torch_kit, torch_kit.layer("MetaSequential", *layers))
+    for first_order in (False, True):
+        outer = loop.loss_of(loop.adapt(steps=2, first_order=first_order).params)
+        found = torch_kit.torch.autograd.grad(outer, list(loop.params.values()))
+        expected = loop.meta_gradient(steps=2, first_order=first_order)
+        assert_close(dict(zip(loop.params, found, strict=True)), expected, "gradient")
+
+
+# Running statistics in a loop
+
+
+class Images:
+    """Batch normalisation, then an affine map of each pixel, on one support set whose statistics are its own."""
+
+    def __init__(self, kit):
+        self.kit = kit
+        self.model = kit.layer("MetaSequential", kit.layer("MetaBatchNorm2d", 2), kit.layer("MetaConv2d", 2, 1, 1))
+        rng = np.random.default_rng(6)
+        self.images = 3.0 + 2.0 * rng.standard_normal((4, 3, 3, 2))
+        self.task = [kit.images(self.images), kit.images(rng.standard_normal((4, 3, 3, 1)))]
+        self.buffers = dict(self.model.meta_named_buffers())
+        self.names = [name for name in self.buffers if name.endswith(("mean", "var"))]
+
+    def shifted(self, by):
+        """Statistics that are not the initial ones."""
+        return {name: value + by if name in self.names else value for name, value in self.buffers.items()}
+
+    def adapt(self, **options):
+        optimiser = self.kit.optimisers.sgd(RATE)
+        loss = self.kit.functional.mean_squared_error
+        return self.kit.adaptation.adapt(self.model, loss, *self.task, optimiser=optimiser, **options)
+
+    def values(self, buffers):
+        return {name: self.kit.numpy(buffers[name]).copy() for name in self.buffers}
+
+
+@pytest.fixture
+def images(backend64):
+    return Images(backend64)
+
+
+def test_statistics_of_the_batch_neither_use_nor_change_the_running_ones(images):
+    before = images.values(images.buffers)
+    found = images.adapt(steps=2)
+    given = images.shifted(1.0)
+    other = images.adapt(steps=2, buffers=given)
+    assert_identical(images.kit.numpy(found.params), images.kit.numpy(other.params))
+    assert_identical(images.values(found.buffers), before)
+    assert all(other.buffers[name] is given[name] for name in given)
+    assert_identical(images.values(dict(images.model.meta_named_buffers())), before)
+
+
+def test_frozen_statistics_are_used_and_stay(images):
+    given = images.shifted(1.0)
+    found = images.adapt(steps=2, buffers=given, batch_norm="frozen")
+    assert all(found.buffers[name] is given[name] for name in given)
+    assert_differs(found.params, images.adapt(steps=2, buffers=given).params)
+    assert_differs(found.params, images.adapt(steps=2, batch_norm="frozen").params)
+    images.model.eval()
+    assert_close(found.params, images.adapt(steps=2, buffers=given).params, "forward")
+
+
+def test_every_step_has_its_own_statistics(images):
+    steps = images.kit.adaptation.per_step_buffers(images.model, 2)
+    given = [images.shifted(float(number)) for number in range(len(steps))]
+    found = images.adapt(steps=2, buffers=given, batch_norm="per-step")
+    assert_close(found.params, images.adapt(steps=2).params, "forward")  # each step normalises by its batch
+    mean, var = images.names
+    for number in range(2):
+        moved = {mean: images.images.mean((0, 1, 2)), var: images.images.var((0, 1, 2), ddof=1)}
+        expected = {name: 0.9 * images.kit.numpy(given[number][name]) + 0.1 * moved[name] for name in moved}
+        assert_close({name: found.buffers[number][name] for name in moved}, expected, "forward")
+    assert len(found.buffers) == 3
+    assert_identical(images.values(found.buffers[2]), images.values(given[2]))
+
+
+def test_in_evaluation_mode_every_step_normalises_by_its_own_statistics(images):
+    images.model.eval()
+    given = [images.shifted(float(number)) for number in range(3)]
+
+    def adapted(*changes):
+        return images.adapt(steps=2, buffers=list(changes), batch_norm="per-step")
+
+    found = adapted(*given)
+    for before, after in zip(given, found.buffers, strict=True):
+        assert_identical(images.values(after), images.values(before))
+    for number, matters in ((0, True), (1, True), (2, False)):
+        changed = adapted(*given[:number], images.shifted(7.0), *given[number + 1 :])
+        if matters:
+            assert_differs(changed.params, found.params)
+        else:
+            assert_identical(images.kit.numpy(changed.params), images.kit.numpy(found.params))
+
+
+def test_statistics_per_step_are_independent_copies(torch_kit, backend64):
+    for kit in (torch_kit, backend64):
+        images = Images(kit)
+        copies = kit.adaptation.per_step_buffers(images.model, 2)
+        assert len(copies) == 3
+        for each in copies:
+            assert_identical(images.values(each), images.values(images.buffers))
+            assert not any(each[name] is images.buffers[name] for name in each)
+    images = Images(torch_kit)
+    first, second = torch_kit.adaptation.per_step_buffers(images.model, 1)
+    first[images.names[0]] += 1
+    assert_identical(images.values(second), images.values(images.buffers))
+
+
+# Wrong arguments of a loop
+
+
+WRONG = {
+    "policy": ({"batch_norm": "none"}, "`batch_norm` must be 'batch' or 'frozen' or 'per-step', got 'none'"),
+    "steps": ({"steps": -1}, "`steps` must be an integer of at least 0, got -1"),
+    "steps, no integer": ({"steps": 1.0}, r"`steps` must be an integer of at least 0, got 1\.0"),
+    "names": ({"names": "3.*"}, r"`names` holds '3\.\*', which matches no parameter of MetaSequential"),
+    "missing": ({"params": {}}, r"`params` of MetaSequential must hold every parameter, '0\.weight' is missing"),
+    "one mapping for all steps": (
+        {"batch_norm": "per-step", "buffers": {}},
+        r'`buffers` must be a list of steps \+ 1 = 2 mappings with batch_norm="per-step", got dict; make it with',
+    ),
+    "own buffers for all steps": ({"batch_norm": "per-step"}, r"2 mappings .*, got NoneType; make it with"),
+    "too few": (
+        {"batch_norm": "per-step", "buffers": [{}, {}], "steps": 2},
+        r"= 3 mappings .*, got 2 of them; make it with per_step_buffers\(model, 2\)",
+    ),
+    "a list without steps": (
+        {"buffers": [{}, {}]},
+        "`buffers` must be a mapping .*, got list; a list of mappings goes",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_arguments_of_a_loop(loop, case):
+    options, message = WRONG[case]
+    with pytest.raises(ValueError, match=message):
+        loop.adapt(**options)
+
+
+def test_a_loop_needs_a_meta_module_a_scalar_loss_and_an_optimiser(loop):
+    adapt, optimiser = loop.kit.adaptation.adapt, loop.kit.optimisers.sgd(RATE)
+    with pytest.raises(ValueError, match="`model` must be a MetaModule, got NoneType"):
+        adapt(None, loop.loss, *loop.task, optimiser=optimiser)
+    with pytest.raises(ValueError, match=r"`loss` must be a scalar, got shape \(5, 2\); average it over the examples"):
+        adapt(loop.model, lambda outputs, targets: outputs - targets, *loop.task, optimiser=optimiser)
+    for other in (0.1, type(optimiser), None):
+        with pytest.raises(
+            TypeError, match=r"`optimiser` must be a pair of functions \(init, update\), got .*; make one"
+        ):
+            loop.adapt(optimiser=other)
+
+
+def test_statistics_per_step_need_a_meta_module_and_a_count(loop):
+    with pytest.raises(ValueError, match="`model` must be a MetaModule, got NoneType"):
+        loop.kit.adaptation.per_step_buffers(None, 1)
+    with pytest.raises(ValueError, match="`steps` must be an integer of at least 0, got -1"):
+        loop.kit.adaptation.per_step_buffers(loop.model, -1)

@@ -1,4 +1,4 @@
-"""Neutral parameters in and out, and what a network computes with them (contract C6)."""
+"""Neutral parameters and states in and out, and what a network computes with them (contract C6)."""
 
 import numpy as np
 import oracle
@@ -13,8 +13,12 @@ MODELS = {
     "conv4 28": ModelConfig("conv4", (28, 28, 1), 5, (4, 4, 4, 4)),
     "conv4 32": ModelConfig("conv4", (32, 48, 2), 5, (2, 3, 4, 5)),  # 2 × 3 positions left: height is not width
     "conv4 84": ModelConfig("conv4", (84, 84, 3), 5, (4, 4, 4, 4)),
+    "resnet12 32": ModelConfig("resnet12", (32, 32, 3), 5, (4, 6, 8, 10)),
+    "resnet12 48": ModelConfig("resnet12", (48, 32, 1), 2, (3, 4, 6, 5)),
 }
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS)
+EVERY_PLAIN_MODEL = pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith("resnet")])
+"""Those that `oracle` computes; the others have a reference in `test_resnets`."""
 
 
 def drawn(model, dtype=np.float64):
@@ -73,7 +77,7 @@ def test_a_network_has_the_neutral_names_and_shapes(backend64, name):
     }
 
 
-@EVERY_MODEL
+@EVERY_PLAIN_MODEL
 def test_outputs_are_those_of_the_reference(backend64, name):
     model = MODELS[name]
     found = logits(backend64, model, drawn(model), inputs_of(model))
@@ -145,6 +149,229 @@ def test_float64_without_64_bit_mode_is_an_error(jax_kit):
     for arguments in ((drawn(model), model), (drawn(model, np.float32), model, "float64")):
         with pytest.raises(ValueError, match=r"float64.* needs JAX's 64-bit mode.*jax\.enable_x64"):
             jax_kit.weights.from_neutral(*arguments)
+
+
+@EVERY_MODEL
+def test_a_network_serves_as_well_as_its_config(backend64, name):
+    model = MODELS[name]
+    network = backend64.network(model)
+    params = backend64.weights.from_neutral(drawn(model), network)
+    expected = backend64.weights.from_neutral(drawn(model), model)
+    assert_identical(dict(sorted(params.items())), backend64.numpy(dict(sorted(expected.items()))))
+    back = backend64.weights.to_neutral(params, network)
+    assert_identical({key: back[key] for key in drawn(model)}, drawn(model))
+    with pytest.raises(ValueError, match=rf"'extra', which is no parameter of {type(network).__name__}"):
+        backend64.weights.from_neutral(drawn(model) | {"extra": np.zeros(1)}, network)
+
+
+def test_layers_on_their_own_move_too(jax_kit, torch_kit):
+    """Not every matrix is a linear layer's: the layer decides, not the number of axes."""
+    rng = np.random.default_rng(2)
+    neutral = {"0.weight": rng.random((4, 3, 1, 1)), "2.weight": rng.random((2, 8)), "2.bias": rng.random(2)}
+    inputs = rng.random((3, 1, 2, 3))
+    found = {}
+    for kit in (jax_kit, torch_kit):
+        with kit.float64():
+            flatten = kit.modules.Flatten() if kit.name == "jax" else kit.torch.nn.Flatten()
+            convolution, head = kit.layer("MetaConv2d", 3, 4, 1, bias=False), kit.layer("MetaLinear", 8, 2)
+            network = kit.modules.MetaSequential(convolution, flatten, head)
+            params = kit.weights.from_neutral(neutral, network)
+            found[kit.name] = kit.numpy(network(kit.images(inputs), params=params))
+            assert_identical(kit.weights.to_neutral(params, network), neutral)
+    assert_close(found["jax"], found["torch"], "forward")
+
+
+# Whole states
+
+
+def stateful(kit):
+    """A network with running statistics, on real numbers."""
+    network = kit.models.build_model(MODELS["resnet12 32"])
+    return network.double() if kit.name == "torch" else network
+
+
+def random_state(kit, dtype=np.float64):
+    """Another state of that network."""
+    rng = np.random.default_rng(3)
+    state = kit.weights.read_neutral(stateful(kit))
+    return {
+        name: np.array(7 + number) if array.dtype == np.int64 else rng.random(array.shape).astype(dtype)
+        for number, (name, array) in enumerate(state.items())
+    }
+
+
+def test_a_state_holds_parameters_and_running_statistics(backend64):
+    state = backend64.weights.read_neutral(stateful(backend64))
+    parameters = {name: array.shape for name, array in state.items() if name in parameter_shapes(MODELS["resnet12 32"])}
+    assert parameters == parameter_shapes(MODELS["resnet12 32"])
+    statistics = {name.rpartition(".")[2] for name in state.keys() - parameters.keys()}
+    assert statistics == {"running_mean", "running_var", "num_batches_tracked"}
+    assert {array.dtype for name, array in state.items() if name.endswith("tracked")} == {np.dtype(np.int64)}
+
+
+def test_torch_s_state_is_its_state_dict(torch_kit):
+    network = stateful(torch_kit)
+    assert_identical(torch_kit.weights.read_neutral(network), network.state_dict())
+    torch_kit.weights.load_neutral(network, random_state(torch_kit))
+    assert_identical(network.state_dict(), random_state(torch_kit))
+
+
+def test_a_state_moves_from_torch_to_jax_and_back(jax_kit, torch_kit, tmp_path):
+    """Through a checkpoint, integers and scalars included."""
+    path = tmp_path / "state.h5"
+    save_parameters(path, random_state(torch_kit))
+    with jax_kit.float64():
+        network = stateful(jax_kit)
+        jax_kit.weights.load_neutral(network, load_parameters(path))
+        back = jax_kit.weights.read_neutral(network)
+    assert_identical(back, random_state(torch_kit))
+    again = stateful(torch_kit)
+    torch_kit.weights.load_neutral(again, back)
+    assert_identical(again.state_dict(), random_state(torch_kit))
+
+
+def test_a_state_read_is_the_callers_own(backend64):
+    network = stateful(backend64)
+    given = random_state(backend64)
+    backend64.weights.load_neutral(network, given)
+    for state in (given, backend64.weights.read_neutral(network)):
+        for array in state.values():
+            array[...] = 0
+    assert_identical(backend64.weights.read_neutral(network), random_state(backend64))
+
+
+def test_a_state_takes_the_dtype_of_the_network(backend):
+    network = backend.models.build_model(MODELS["resnet12 32"])
+    given = random_state(backend)
+    backend.weights.load_neutral(network, given)
+    rounded = {name: array if array.ndim == 0 else array.astype(np.float32) for name, array in given.items()}
+    assert_identical(backend.weights.read_neutral(network), rounded)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("head.bias"), r"'head\.bias' is missing"),
+        (lambda s: s.pop("features.layer2.norm1.running_var"), r"'features\.layer2\.norm1\.running_var' is missing"),
+        (
+            lambda s: s.update({"haed.bias": s.pop("head.bias")}),
+            r"'haed\.bias'.* of ResNet12; did you mean 'head\.bias'",
+        ),
+        (lambda s: s.update({"head.weight": np.zeros((10, 5))}), r"must have shape \(5, 10\), got \(10, 5\)"),
+        (
+            lambda s: s.update({"features.layer1.norm1.num_batches_tracked": np.array(1.5)}),
+            "num_batches_tracked'.* must hold integers, got float64",
+        ),
+    ],
+)
+def test_a_wrong_state_is_refused_before_anything_is_written(backend64, change, message):
+    network = stateful(backend64)
+    before = backend64.weights.read_neutral(network)
+    given = random_state(backend64)
+    change(given)
+    with pytest.raises(ValueError, match=message):
+        backend64.weights.load_neutral(network, given)
+    assert_identical(backend64.weights.read_neutral(network), before)
+
+
+def test_a_count_that_jax_cannot_hold_is_refused(jax_kit):
+    layer = jax_kit.layer("MetaBatchNorm2d", 2)
+    state = jax_kit.weights.read_neutral(layer) | {"num_batches_tracked": np.array(2**31)}
+    with pytest.raises(ValueError, match=r"'num_batches_tracked'.* must fit into int32, got 2147483648"):
+        jax_kit.weights.load_neutral(layer, state)
+
+
+def test_a_network_without_numbers_has_no_state(backend64):
+    network = backend64.network(MODELS["resnet12 32"])
+    with pytest.raises(ValueError, match="of ResNet12 has a shape but no numbers; build the model"):
+        backend64.weights.read_neutral(network)
+    with pytest.raises(ValueError, match="of ResNet12 has a shape but no numbers; build the model"):
+        backend64.weights.load_neutral(network, random_state(backend64))
+
+
+def test_a_shared_layer_occurs_under_each_of_its_names(backend64):
+    layer = backend64.layer("MetaLinear", 2, 2)
+    network = backend64.modules.MetaSequential(layer, layer)
+    state = backend64.weights.read_neutral(network)
+    assert list(state) == ["0.weight", "0.bias", "1.weight", "1.bias"], "as in PyTorch's state dict"
+    weight, bias = np.arange(4.0).reshape(2, 2), np.arange(2.0)
+    given = {"0.weight": weight, "0.bias": bias, "1.weight": weight, "1.bias": bias}
+    backend64.weights.load_neutral(network, given)
+    assert_identical(backend64.weights.read_neutral(network), given)
+    with pytest.raises(ValueError, match=r"\['1\.bias'\].* must equal .*\['0\.bias'\].* they are one shared parameter"):
+        backend64.weights.load_neutral(network, given | {"1.bias": bias + 1})
+    # As `params`, each parameter occurs once.
+    params = backend64.weights.from_neutral({"0.weight": weight, "0.bias": bias}, network)
+    assert_identical(backend64.weights.to_neutral(params, network), {"0.weight": weight, "0.bias": bias})
+
+
+def test_a_plain_flax_layer_has_no_neutral_form(jax_kit):
+    network = jax_kit.modules.MetaSequential(jax_kit.layer("MetaLinear", 2, 2), jax_kit.plain_linear(2, 1))
+    message = r"MetaSequential has no neutral form: the owner of '1\.(kernel|bias)' does not say what its axes are"
+    for call in (jax_kit.weights.read_neutral, lambda each: jax_kit.weights.load_neutral(each, {})):
+        with pytest.raises(ValueError, match=message):
+            call(network)
+    # Its MetaModules' parameters have one.
+    params = jax_kit.parameters(network)
+    assert list(jax_kit.weights.to_neutral(params, network)) == ["0.weight", "0.bias"]
+
+
+def test_parameters_out_of_sight_are_not_left_out(jax_kit):
+    """A list is no module and gives its members no names in PyTorch."""
+    network = jax_kit.modules.MetaSequential(jax_kit.layer("MetaLinear", 2, 2))
+    network.more = jax_kit.nnx.data([jax_kit.layer("MetaLinear", 2, 2)])
+    with pytest.raises(ValueError, match=r"the owner of 'more\.0\.(weight|bias)' does not say"):
+        jax_kit.weights.read_neutral(network)
+
+
+def test_a_module_of_one_s_own_says_its_axes(jax_kit):
+    nnx, modules = jax_kit.nnx, jax_kit.modules
+
+    class Silent(modules.MetaModule):
+        def __init__(self):
+            self.scale = nnx.Param(jax_kit.array(np.arange(6.0, dtype=np.float32).reshape(2, 3)))
+
+    class Outspoken(Silent):
+        neutral_axes = {"scale": (1, 0)}  # noqa: RUF012
+
+    with pytest.raises(ValueError, match=r"Silent has no neutral form: the owner of 'scale'.* `neutral_axes`"):
+        jax_kit.weights.to_neutral(jax_kit.parameters(Silent()), Silent())
+    network = Outspoken()
+    neutral = np.arange(6.0, dtype=np.float32).reshape(2, 3).T
+    assert_identical(jax_kit.weights.read_neutral(network), {"scale": neutral})
+    assert_identical(jax_kit.weights.to_neutral(jax_kit.parameters(network), network), {"scale": neutral})
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("kind", ["MetaConv", "MetaConvTranspose"])
+def test_every_convolution_s_axes_are_mapped(jax_kit, torch_kit, kind, dims):
+    """Two groups, and another size on every axis."""
+    rng = np.random.default_rng(4)
+    arguments = (f"{kind}{dims}d", 4, 6, (2, 3, 4)[:dims])
+    inputs, found = rng.random((2, *(4, 5, 6)[:dims], 4)), {}
+    state = torch_kit.weights.read_neutral(torch_kit.layer(*arguments, groups=2))
+    for kit in (jax_kit, torch_kit):
+        with kit.float64():
+            layer = kit.layer(*arguments, groups=2)
+            kit.weights.load_neutral(layer, state)
+            assert_identical(kit.weights.read_neutral(layer), state)
+            values = inputs if kit.name == "jax" else np.ascontiguousarray(np.moveaxis(inputs, -1, 1))
+            found[kit.name] = kit.numpy(layer(kit.array(values)))
+    assert_close(np.moveaxis(found["jax"], -1, 1), found["torch"], "forward")
+
+
+def test_random_streams_are_no_part_of_a_state(jax_kit):
+    dropout = jax_kit.nnx.Dropout(0.5, rngs=jax_kit.nnx.Rngs(0))
+    network = jax_kit.modules.MetaSequential(jax_kit.layer("MetaLinear", 2, 2), dropout)
+    assert list(jax_kit.weights.read_neutral(network)) == ["0.weight", "0.bias"]
+
+
+def test_a_float64_network_is_not_loaded_outside_of_64_bit_mode(jax_kit):
+    with jax_kit.float64():
+        layer = jax_kit.layer("MetaLinear", 2, 2)
+        state = jax_kit.weights.read_neutral(layer)
+    with pytest.raises(ValueError, match=r"'weight' is float64, which needs JAX's 64-bit mode"):
+        jax_kit.weights.load_neutral(layer, state)
 
 
 # Wrong names and shapes

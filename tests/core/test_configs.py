@@ -14,6 +14,7 @@ INSTANCES = [
     ModelConfig(),
     ModelConfig("mlp", (784,), 5, (256,)),
     ModelConfig("conv4", (28, 28, 1), 20, (64, 64, 64, 64)),
+    ModelConfig("resnet12", (84, 84, 3), 5, (64, 160, 320, 640)),
     AlgorithmConfig(),
     AlgorithmConfig(inner_steps=5, inner_lr=0.4, first_order=True),
     OptimiserConfig(),
@@ -59,6 +60,7 @@ def test_replacing_a_field_checks_again():
 
 
 CONV4 = {"name": "conv4", "input_shape": (28, 28, 1), "hidden": (8, 8, 8, 8)}
+RESNET12 = {**CONV4, "name": "resnet12"}
 REFUSED = [
     (EpisodeConfig, {"ways": 1}, "`ways` must be an integer of at least 2, or None, got 1"),
     (EpisodeConfig, {"ways": 2.0}, "`ways` must be an integer of at least 2, or None, got 2.0"),
@@ -66,7 +68,7 @@ REFUSED = [
     (EpisodeConfig, {"shots": 0}, "`shots` must be a positive integer, got 0"),
     (EpisodeConfig, {"shots": "1"}, "`shots` must be a positive integer, got '1'"),
     (EpisodeConfig, {"test_shots": -1}, "`test_shots` must be a positive integer, got -1"),
-    (ModelConfig, {"name": "resnet"}, "`name` must be 'mlp' or 'conv4', got 'resnet'"),
+    (ModelConfig, {"name": "resnet"}, "`name` must be 'mlp', 'conv4' or 'resnet12', got 'resnet'"),
     (
         ModelConfig,
         {"input_shape": (28, 28, 1)},
@@ -80,6 +82,9 @@ REFUSED = [
     (ModelConfig, {**CONV4, "input_shape": (28, 28, 1.0)}, "`input_shape` must be 3 positive integers for conv4"),
     (ModelConfig, {**CONV4, "hidden": (8, 8)}, r"`hidden` must be four integers for conv4, got \(8, 8\)"),
     (ModelConfig, {**CONV4, "input_shape": (28, 15, 1)}, r"`input_shape` must be at least 16×16 .*, got \(28, 15, 1\)"),
+    (ModelConfig, {**RESNET12, "hidden": (8, 8, 8)}, r"`hidden` must be four integers for resnet12, got \(8, 8, 8\)"),
+    (ModelConfig, {**RESNET12, "input_shape": (84, 84)}, "`input_shape` must be 3 positive integers for resnet12"),
+    (ModelConfig, {**RESNET12, "input_shape": (15, 28, 3)}, "at least 16×16 pixels for resnet12's four poolings"),
     (AlgorithmConfig, {"name": "reptil"}, "`algorithm` must be 'maml', got 'reptil'"),
     (AlgorithmConfig, {"inner_steps": 0}, "`inner_steps` must be a positive integer, got 0"),
     (AlgorithmConfig, {"inner_lr": 0.0}, "`inner_lr` must be a positive finite number, got 0.0"),

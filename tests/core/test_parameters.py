@@ -8,6 +8,7 @@ import pytest
 
 from metabridge.configs import ModelConfig
 from metabridge.parameters import (
+    check_state,
     flattened_shape,
     initial_parameters,
     load_parameters,
@@ -22,8 +23,16 @@ MODELS = {
     "one layer": ModelConfig("mlp", (3,), 2, (4,)),
     "omniglot": ModelConfig("conv4", (28, 28, 1), 5, (64, 64, 64, 64)),
     "wide": ModelConfig("conv4", (84, 80, 3), 20, (8, 16, 32, 24)),
+    "residual": ModelConfig("resnet12", (40, 32, 3), 5, (6, 8, 12, 10)),
 }
-FLATTENED = {"sinusoid": (40,), "mlp": (64,), "one layer": (4,), "omniglot": (64, 1, 1), "wide": (24, 5, 5)}
+FLATTENED = {
+    "sinusoid": (40,),
+    "mlp": (64,),
+    "one layer": (4,),
+    "omniglot": (64, 1, 1),
+    "wide": (24, 5, 5),
+    "residual": (10,),
+}
 
 
 @pytest.fixture(params=MODELS)
@@ -59,6 +68,31 @@ def test_conv4_has_four_blocks_and_a_head():
     assert list(shapes.items()) == list(expected.items()), "the order of the layers is part of the promise"
 
 
+def test_resnet12_has_four_residual_blocks_and_a_head():
+    shapes = parameter_shapes(MODELS["residual"])
+    channels = [3, 6, 8, 12, 10]
+    expected = {}
+    for number in range(1, 5):
+        inputs, outputs = channels[number - 1 : number + 1]
+        block = f"features.layer{number}"
+        for convolution, norm, depth, size in [
+            ("conv1", "norm1", inputs, 3),
+            ("conv2", "norm2", outputs, 3),
+            ("conv3", "norm3", outputs, 3),
+            ("shortcut.conv", "shortcut.norm", inputs, 1),
+        ]:
+            expected[f"{block}.{convolution}.weight"] = (outputs, depth, size, size)
+            expected[f"{block}.{norm}.weight"] = expected[f"{block}.{norm}.bias"] = (outputs,)
+    expected |= {"head.weight": (5, 10), "head.bias": (5,)}
+    assert list(shapes.items()) == list(expected.items()), "the order of the layers is part of the promise"
+
+
+def test_resnet12_has_as_many_parameters_as_the_published_network():
+    """MetaOptNet's ResNet-12 without its head: 12.4 million."""
+    shapes = parameter_shapes(ModelConfig("resnet12", (84, 84, 3), 5, (64, 160, 320, 640)))
+    assert sum(math.prod(shape) for name, shape in shapes.items() if not name.startswith("head")) == 12_424_320
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_the_head_takes_the_flattened_features(name):
     model = MODELS[name]
@@ -80,7 +114,7 @@ def test_initial_parameters_are_uniform_within_one_over_the_root_of_fan_in(model
     drawn = initial_parameters(model, seed=1)
     for name, array in drawn.items():
         layer, _, kind = name.rpartition(".")
-        if layer.endswith("norm"):
+        if layer.rstrip("123").endswith("norm"):
             np.testing.assert_array_equal(array, np.full(array.shape, kind == "weight"))
             continue
         scaled = array.astype(np.float64) * math.sqrt(math.prod(drawn[f"{layer}.weight"].shape[1:]))
@@ -111,7 +145,7 @@ def test_first_values_are_pytorch_s_in_distribution():
 def test_every_parameter_and_seed_has_values_of_its_own(model):
     drawn = [initial_parameters(model, seed) for seed in (-1, 0, 1)]
     values = np.concatenate(
-        [array.ravel()[:3] for each in drawn for name, array in each.items() if ".norm." not in name]
+        [array.ravel()[:3] for each in drawn for name, array in each.items() if ".norm" not in name]
     )
     assert len(np.unique(values)) > 0.99 * values.size
     for name, array in initial_parameters(model, 0).items():
@@ -184,6 +218,37 @@ def test_other_names_or_shapes_are_no_comparison():
         relative_difference(one, {"a": np.zeros(2), "b": np.zeros((1, 2))})
 
 
+# What becomes a state
+
+
+STATE = {"a.weight": np.array([1.0, math.nan]), "b.weight": np.array([1.0, math.nan]), "count": np.array(3)}
+SHARED = {"a.weight": "a.weight", "b.weight": "a.weight", "count": "count"}
+
+
+def check(**changes):
+    shapes = {name: array.shape for name, array in STATE.items()}
+    check_state({**STATE, **changes}, shapes, ["count"], SHARED, "Network")
+
+
+def test_a_fitting_state_passes():
+    check()
+    check(count=np.array(3, dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"c": np.zeros(1)}, "'c', which is no parameter of Network"),
+        ({"count": np.array([3])}, r"'count'.* must have shape \(\), got \(1,\)"),
+        ({"count": np.array(3.0)}, r"`parameters\['count'\]` of Network must hold integers, got float64"),
+        ({"b.weight": np.zeros(2)}, r"\['b\.weight'\]` of Network must equal .*\['a\.weight'\].* one shared parameter"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        check(**changes)
+
+
 # The file
 
 
@@ -200,7 +265,8 @@ def test_a_file_gives_back_names_order_types_and_bits(model, tmp_path):
     assert list(loaded) == list(parameters)
     for name, array in parameters.items():
         assert (loaded[name].dtype, loaded[name].shape) == (array.dtype, array.shape), name
-        assert np.asarray(loaded[name]).tobytes() == array.tobytes(), name
+        assert isinstance(loaded[name], np.ndarray)
+        assert loaded[name].tobytes() == array.tobytes(), name
 
 
 def test_saving_replaces_the_old_file_whole(tmp_path):

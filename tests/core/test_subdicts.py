@@ -1,8 +1,10 @@
 """Names in `params`: the right part, or an error that proposes the nearest right name (contract C10)."""
 
+import re
+
 import pytest
 
-from metabridge.subdicts import check_names, check_shape, select_subdict
+from metabridge.subdicts import check_names, check_shape, select_names, select_subdict
 
 NAMES = [
     "features.layer1.linear.weight",
@@ -120,3 +122,53 @@ def test_a_shape_must_be_the_one_it_replaces():
     for shape in ((3, 5), (5,), (5, 3, 1), (), (1, 3)):
         with pytest.raises(ValueError, match=r"`params\['weight'\]` of Linear must have shape \(5, 3\), got \("):
             check_shape("weight", shape, (5, 3), "Linear")
+
+
+# Which parameters adapt
+
+
+@pytest.mark.parametrize(
+    ("adapt", "expected"),
+    [
+        (None, NAMES),
+        ("*", NAMES),
+        ("head.*", NAMES[3:]),
+        ("head.weight", NAMES[3:4]),
+        ("*.weight", [NAMES[0], NAMES[2], NAMES[3]]),
+        ("*.layer1.*", NAMES[:2]),
+        ("features.layer1?.linear.weight", NAMES[2:3]),
+        (["head.*", "*.weight"], [NAMES[0], NAMES[2], NAMES[3], NAMES[4]]),
+        (("head.bias", "head.weight", "head.*"), NAMES[3:]),
+        (lambda name: "layer1." in name, NAMES[:2]),
+    ],
+)
+def test_a_selection_keeps_the_order_of_the_names(adapt, expected):
+    assert select_names(NAMES, adapt, "Model") == expected
+    assert select_names(iter(NAMES), adapt, "Model") == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [
+        ("haed.*", r"did you mean 'head\.\*'"),
+        ("head", r"did you mean 'head\.\*'"),
+        ("HEAD.*", r"it has features\.layer1\.linear\.weight, .*, head\.bias\."),
+        ("head.wieght", r"did you mean 'head\.weight'"),
+        ("features.layer2.*", r"did you mean 'features\.layer1"),
+        ("", "it has features"),
+    ],
+)
+def test_every_pattern_must_match_a_name(pattern, hint):
+    message = rf"`adapt` holds {re.escape(repr(pattern))}, which matches no parameter of Model; {hint}"
+    for adapt in (pattern, [pattern, "head.*"], ["head.*", pattern]):
+        with pytest.raises(ValueError, match=message):
+            select_names(NAMES, adapt, "Model")
+
+
+@pytest.mark.parametrize("adapt", [[], (), lambda name: False])
+def test_something_must_be_selected(adapt):
+    message = (
+        r"`names` selects no parameter of Model, got .*; select at least one of features\..*, or pass None for all"
+    )
+    with pytest.raises(ValueError, match=message):
+        select_names(NAMES, adapt, "Model", "names")

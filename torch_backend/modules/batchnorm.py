@@ -1,17 +1,34 @@
-"""Batch normalisation as a MetaModule."""
+"""Batch normalisation as MetaModules."""
 
 from collections.abc import Mapping
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_backend.modules.module import MetaModule, check_parameters
+from torch_backend.modules.layer import MetaLayer
 
-__all__ = ["MetaBatchNorm2d"]
+__all__ = ["MetaBatchNorm1d", "MetaBatchNorm2d", "MetaBatchNorm3d"]
 
 
-class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
+class MetaBatchNorm1d(MetaLayer, nn.BatchNorm1d):
+    """`torch.nn.BatchNorm1d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
+
+    Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm1d`. `params` holds
+    `weight` and `bias`, both `(num_features,)`, if the layer has them.
+
+    Which statistics it uses with `params` is said at `MetaBatchNorm2d`.
+
+    Raises:
+        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode, or if
+            `params` has a missing, unknown or mis-shaped entry.
+        RuntimeError: in `forward`, for an input of another number of features.
+    """
+
+    def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Normalise `(batch, num_features)` or `(batch, num_features, L)` per feature."""
+        return self._run(params, input)
+
+
+class MetaBatchNorm2d(MetaLayer, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
 
     Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm2d`. `params` holds
@@ -20,34 +37,34 @@ class MetaBatchNorm2d(nn.BatchNorm2d, MetaModule):
     With `params`, in training mode, it normalises by the statistics of the given batch (biased variance) and
     leaves the running statistics alone: adapting to a task must not change the meta-model. Torchmeta updates
     them there. In evaluation mode it uses the running statistics, if it has any, as torch does. For statistics
-    of the current batch at all times, as MAML's networks use, pass `track_running_stats=False`.
+    of the current batch at all times, as MAML's networks use, pass `track_running_stats=False`; to follow the
+    running statistics as values use `call_with_buffers`.
 
     Raises:
-        ValueError: in `forward`, for an input of another number of features or with one value per feature, or if
+        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode, or if
             `params` has a missing, unknown or mis-shaped entry.
+        RuntimeError: in `forward`, for an input of another number of features.
     """
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_features, H, W)` per feature."""
-        if params is None:
-            return super().forward(input)
-        check_parameters(self, params)
-        self._check_input(input)
-        if self.track_running_stats and not self.training:
-            normalised = F.batch_norm(input, self.running_mean, self.running_var, eps=self.eps)
-        else:
-            normalised = F.batch_norm(input, None, None, training=True, eps=self.eps)
-        if not self.affine:
-            return normalised
-        # A step of its own: given the weight, torch's batch_norm has wrong second derivatives, without an error,
-        # under grad(vmap(grad(…))) (seen in torch 2.14, by some per cent).
-        per_channel = {name: value[:, None, None] for name, value in params.items()}
-        if "bias" not in per_channel:
-            return normalised * per_channel["weight"]
-        return torch.addcmul(per_channel["bias"], normalised, per_channel["weight"])
+        return self._run(params, input)
 
-    def _check_input(self, input: Tensor) -> None:
-        if input.ndim != 4 or input.shape[1] != self.num_features:
-            raise ValueError(
-                f"`input` must be (batch, {self.num_features} channels, H, W), got shape {tuple(input.shape)}."
-            )
+
+class MetaBatchNorm3d(MetaLayer, nn.BatchNorm3d):
+    """`torch.nn.BatchNorm3d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
+
+    Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm3d`. `params` holds
+    `weight` and `bias`, both `(num_features,)`, if the layer has them.
+
+    Which statistics it uses with `params` is said at `MetaBatchNorm2d`.
+
+    Raises:
+        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode, or if
+            `params` has a missing, unknown or mis-shaped entry.
+        RuntimeError: in `forward`, for an input of another number of features.
+    """
+
+    def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Normalise `(batch, num_features, D, H, W)` per feature."""
+        return self._run(params, input)

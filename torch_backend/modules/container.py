@@ -1,4 +1,4 @@
-"""`MetaSequential`: layers one after another."""
+"""Containers of MetaModules."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from torch_backend.modules.module import MetaModule
 
-__all__ = ["MetaSequential"]
+__all__ = ["MetaModuleDict", "MetaModuleList", "MetaSequential"]
 
 
 class MetaSequential(nn.Sequential, MetaModule):
@@ -35,3 +35,19 @@ class MetaSequential(nn.Sequential, MetaModule):
                     f"{type(module).__name__} is no MetaModule; use MetaSequential or a MetaModule of your own."
                 )
         return input
+
+
+class MetaModuleList(nn.ModuleList, MetaModule):
+    """`torch.nn.ModuleList` whose MetaModules are found: their parameters are named `"0.weight"`, `"1.weight"`, ….
+
+    It has no forward pass. A module that holds one hands each child its part:
+    `for i, layer in enumerate(self.layers): x = layer(x, params=self.get_subdict(params, f"layers.{i}"))`.
+    """
+
+
+class MetaModuleDict(nn.ModuleDict, MetaModule):
+    """`torch.nn.ModuleDict` whose MetaModules are found: their parameters are named `"<key>.weight"`.
+
+    It has no forward pass. A module that holds one hands each child its part:
+    `self.heads[key](x, params=self.get_subdict(params, f"heads.{key}"))`.
+    """

@@ -1,16 +1,15 @@
-"""The affine layer as a MetaModule."""
+"""Affine and bilinear layers as MetaModules."""
 
 from collections.abc import Mapping
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torch_backend.modules.module import MetaModule, check_parameters
+from torch_backend.modules.layer import MetaLayer
 
-__all__ = ["MetaLinear"]
+__all__ = ["MetaBilinear", "MetaLinear"]
 
 
-class MetaLinear(nn.Linear, MetaModule):
+class MetaLinear(MetaLayer, nn.Linear):
     """`torch.nn.Linear` with `forward(input, params=None)`: `x Wᵀ + b`.
 
     Constructor, state dict and behaviour without `params` are those of `torch.nn.Linear`. `params` holds
@@ -20,9 +19,23 @@ class MetaLinear(nn.Linear, MetaModule):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
+    _is_exact = True
+
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)`."""
-        if params is None:
-            return super().forward(input)
-        check_parameters(self, params)
-        return F.linear(input, params["weight"], params.get("bias"))
+        return self._run(params, input)
+
+
+class MetaBilinear(MetaLayer, nn.Bilinear):
+    """`torch.nn.Bilinear` with `forward(input1, input2, params=None)`: `x₁ᵀ A x₂ + b`.
+
+    Constructor, state dict and behaviour without `params` are those of `torch.nn.Bilinear`. `params` holds
+    `weight` `(out_features, in1_features, in2_features)` and, unless `bias=False`, `bias` `(out_features,)`.
+
+    Raises:
+        ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
+    """
+
+    def forward(self, input1: Tensor, input2: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Map `(..., in1_features)` and `(..., in2_features)` to `(..., out_features)`."""
+        return self._run(params, input1, input2)

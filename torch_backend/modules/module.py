@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from metabridge.subdicts import check_names, check_shape, select_subdict
+from metabridge.subdicts import select_subdict
 
-__all__ = ["MetaModule", "check_parameters"]
+__all__ = ["MetaModule"]
 
 
 class MetaModule(nn.Module):
@@ -28,7 +28,12 @@ class MetaModule(nn.Module):
             def forward(self, inputs, params=None):
                 features = self.features(inputs, params=self.get_subdict(params, "features"))
                 return self.head(features, params=self.get_subdict(params, "head"))
+
+    `as_meta_module` makes one of a module that is already written.
     """
+
+    _owns_all = False
+    """Whether the parameters of ordinary modules inside are this module's own, to be given in `params`."""
 
     def meta_named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters owned by this MetaModule and the MetaModules below it, each tensor once.
@@ -40,6 +45,10 @@ class MetaModule(nn.Module):
     def meta_parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """The parameters of `meta_named_parameters`."""
         return (parameter for _, parameter in self.meta_named_parameters(recurse=recurse))
+
+    def meta_named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, Tensor]]:
+        """Names and values of all buffers, such as running statistics; `call_with_buffers` takes and returns them."""
+        return self.named_buffers(prefix, recurse)
 
     def get_subdict(self, params: Mapping[str, Tensor] | None, key: str | None = None) -> dict[str, Tensor] | None:
         """The part of `params` for the submodule `key`, with the prefix `key.` removed.
@@ -62,27 +71,20 @@ class MetaModule(nn.Module):
         except AttributeError:
             children = ", ".join(name for name, _ in self.named_children())
             raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.") from None
-        wanted = {name: names[parameter] for name, parameter in _meta_named_parameters(child)}
+        inside = _meta_named_parameters(child, whole=self._owns_all)
+        wanted = {name: names[parameter] for name, parameter in inside}
         return select_subdict(params, wanted, names.values(), type(self).__name__)
 
 
 def _meta_named_parameters(
-    module: nn.Module, prefix: str = "", recurse: bool = True
+    module: nn.Module, prefix: str = "", recurse: bool = True, whole: bool = False
 ) -> Iterator[tuple[str, nn.Parameter]]:
-    """Parameters of the MetaModules in `module`, each tensor once, by its first name."""
+    """Parameters of the MetaModules in `module` (`whole`: of everything in it), each tensor once, by its first name."""
     seen: set[nn.Parameter] = set()
     for path, each in module.named_modules(prefix=prefix) if recurse else [(prefix, module)]:
-        if isinstance(each, MetaModule):
-            for name, parameter in each.named_parameters(recurse=False):
+        if isinstance(each, MetaModule) or whole:
+            inside = recurse and (whole or each._owns_all)
+            for name, parameter in each.named_parameters(path, recurse=bool(inside)):
                 if parameter not in seen:
                     seen.add(parameter)
-                    yield (f"{path}.{name}" if path else name), parameter
-
-
-def check_parameters(layer: MetaModule, params: Mapping[str, Tensor]) -> None:
-    """Raise `ValueError` unless `params` holds exactly the layer's own parameters, each in its shape."""
-    owner = type(layer).__name__
-    own = dict(layer.named_parameters(recurse=False))
-    check_names(params, own, owner)
-    for name, parameter in own.items():
-        check_shape(name, params[name].shape, parameter.shape, owner)
+                    yield name, parameter

@@ -1,0 +1,190 @@
+"""Optimisers of the inner loop, through which gradients flow: Optax's gradient transformations.
+
+An optimiser is `init(params)` → state and `update(gradients, state, params)` → (updates, state). Updates are *added*
+to the parameters. Any transformation of Optax is one; those here are the mirror of `torch_backend.optimisers`, with
+derivatives that are finite at zero gradients, where those of `optax.adam` and `optax.clip_by_global_norm` are NaN.
+
+>>> import jax.numpy as jnp
+>>> params = {"weight": jnp.array([1.0, -2.0])}
+>>> optimiser = chain(clip_by_global_norm(1.0), sgd(0.5))
+>>> updates, state = optimiser.update({"weight": jnp.array([3.0, 4.0])}, optimiser.init(params), params)
+>>> print(updates["weight"])
+[-0.3 -0.4]
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from metabridge.inner_loops import check_numbers, check_optimiser, check_rate, rate_at_step, rates_by_name, require
+
+__all__ = ["LearningRate", "StepSize", "adam", "chain", "clip_by_global_norm", "sgd"]
+
+StepSize = float | jax.Array | Mapping[str, jax.Array | float]
+
+LearningRate = StepSize | Callable[[Any], StepSize]
+"""How far a step goes; everything that is an array can be learned.
+
+- A number or a scalar array.
+- A mapping name → number or array, scalar or of the parameter's shape, for every adapted parameter and no other. A
+  rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835, equation 2: their alpha).
+- A function of the step (0, 1, …) that returns any of these. A rate for every name and step is the LSLR of MAML++
+  (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4: per-layer per-step learning rates). The step may be
+  a traced array, so index arrays with it, not lists.
+"""
+
+Optimiser: TypeAlias = optax.GradientTransformation
+"""A pair of pure functions (init, update)."""
+
+
+def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = False) -> Optimiser:
+    """Gradient descent, with momentum if it is not 0: `optax.sgd` and `torch.optim.SGD` without dampening.
+
+    Args:
+        learning_rate: see `LearningRate`.
+        momentum: share of the last step's velocity that is kept, in [0, 1).
+        nesterov: look one step ahead (Sutskever et al. 2013).
+
+    Raises:
+        ValueError: if a number is outside its range, or `nesterov` comes without momentum; in `update`, if a learning
+            rate by name lacks a name or has an unknown one, or a rate has a wrong shape.
+    """
+    check_numbers(learning_rate, "learning_rate")
+    require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
+    require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
+    descend = _scale_by_learning_rate(learning_rate)
+    return optax.chain(optax.trace(momentum, nesterov), descend) if momentum else descend
+
+
+def adam(
+    learning_rate: LearningRate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-30
+) -> Optimiser:
+    """Adam (Kingma, Ba 2015, arXiv 1412.6980, algorithm 1): `optax.adam` and `torch.optim.Adam`.
+
+    `eps_root` stands under the root, `m / (√(v + eps_root) + eps)`. Where a gradient has been exactly zero, as behind
+    a dead ReLU, the root would have an infinite derivative and the meta-gradient would be NaN. The default is far
+    below what the values can show: it changes an update by at most 5e-15 of the learning rate. It is also far above
+    the least normal number of float32, so it holds in both precisions. The exact zero `eps_root=0` is for values
+    alone.
+
+    Args:
+        learning_rate: see `LearningRate`.
+        b1: decay rate of the first moment, in [0, 1).
+        b2: decay rate of the second moment, in [0, 1).
+        eps: added to the root.
+        eps_root: added under the root.
+
+    Raises:
+        ValueError: if a number is outside its range; in `update`, if a learning rate by name lacks a name or has an
+            unknown one, or a rate has a wrong shape.
+    """
+    check_numbers(learning_rate, "learning_rate")
+    require(0 <= b1 < 1, "b1", "in [0, 1)", b1)
+    require(0 <= b2 < 1, "b2", "in [0, 1)", b2)
+    require(0 <= eps < math.inf, "eps", "a finite number of at least 0", eps)
+    require(0 <= eps_root < math.inf, "eps_root", "a finite number of at least 0", eps_root)
+    return optax.chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
+
+
+def clip_by_global_norm(max_norm: float) -> Optimiser:
+    """Shorten the gradients, all together, to `max_norm` if their norm is larger (Pascanu, Mikolov, Bengio 2013).
+
+    Comes before the optimiser proper: `chain(clip_by_global_norm(1.0), sgd(0.1))`. It is differentiated as the
+    function it is: where it shortens, the norm depends on the gradients too. At `max_norm` exactly it counts as the
+    identity, and at zero gradients its derivative is finite. NaN stays NaN.
+
+    Raises:
+        ValueError: if `max_norm` is not a positive finite number.
+    """
+    require(0 < max_norm < math.inf, "max_norm", "a positive finite number", max_norm)
+
+    def init(params: Any) -> optax.EmptyState:
+        return optax.EmptyState()
+
+    def update(gradients: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        leaves = jax.tree.leaves(gradients)
+        # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative.
+        largest = jnp.stack([jnp.abs(jax.lax.stop_gradient(leaf)).max() for leaf in leaves]).max()
+        unit = jnp.where(largest > 0, largest, 1.0)
+        square = jnp.stack([((leaf / unit) ** 2).sum() for leaf in leaves]).sum()
+        too_long = unit * jnp.sqrt(jax.lax.stop_gradient(square)) > max_norm
+        # The root of the branch that is not taken must have a finite derivative too, or 0 · ∞ = NaN.
+        norm = unit * jnp.sqrt(jnp.where(too_long, square, 1.0))
+        factor = jnp.where(too_long, max_norm / norm, 1.0)
+        return jax.tree.map(lambda leaf: leaf * factor, gradients), state
+
+    return Optimiser(init, update)
+
+
+def chain(*optimisers: Optimiser) -> Optimiser:
+    """One optimiser after another, `optax.chain`: each takes the updates of the one before as its gradients.
+
+    Raises:
+        ValueError: if there is none.
+        TypeError: if one of them is no pair (init, update).
+    """
+    require(len(optimisers) > 0, "optimisers", "one or more", optimisers)
+    for each in optimisers:
+        check_optimiser(each, "optimisers")
+    return optax.chain(*optimisers)
+
+
+def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimiser:
+    """`optax.scale_by_adam`, which raises β to an array of the step.
+
+    In float32 that loses the last digits of 1 − β₂, and with it the agreement with torch; and JAX refuses it under
+    strict type promotion.
+    """
+
+    def init(params: Any) -> optax.ScaleByAdamState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return optax.ScaleByAdamState(0, zeros, zeros)
+
+    def update(gradients: Any, state: optax.ScaleByAdamState, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
+        count = state.count + 1
+        mu = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, gradients, state.mu)
+        nu = jax.tree.map(lambda g, v: (1 - b2) * g * g + b2 * v, gradients, state.nu)
+
+        def scaled(m: jax.Array, v: jax.Array) -> jax.Array:
+            first, second = m / _one_minus_power(b1, count, m.dtype), v / _one_minus_power(b2, count, v.dtype)
+            return first / (jnp.sqrt(second + eps_root) + eps)
+
+        return jax.tree.map(scaled, mu, nu), optax.ScaleByAdamState(count, mu, nu)
+
+    return Optimiser(init, update)
+
+
+def _one_minus_power(decay: float, count: Any, dtype: Any) -> Any:
+    """`1 − decay ** count`, exact to rounding also for a count that is traced."""
+    if isinstance(count, int):
+        return 1 - decay**count
+    return -jnp.expm1(count.astype(dtype) * (math.log(decay) if decay else -math.inf))
+
+
+def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
+    """Down the gradient; its state is the number of steps done.
+
+    It starts as a Python integer, so that in a loop that is written out every rate of a step is known.
+    """
+
+    def init(params: Any) -> int:
+        return 0
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        rate = rate_at_step(learning_rate, state)
+        if isinstance(rate, Mapping):
+            if not isinstance(gradients, Mapping):
+                raise TypeError(
+                    "`learning_rate` by name needs the parameters to be a mapping name → array, got "
+                    f"{type(gradients).__name__}; pass one number or scalar array."
+                )
+            rates = rates_by_name(rate, {name: each.shape for name, each in gradients.items()}, "learning_rate")
+            return {name: -rates[name] * each for name, each in gradients.items()}, state + 1
+        check_rate(rate)
+        return jax.tree.map(lambda each: -rate * each, gradients), state + 1
+
+    return Optimiser(init, update)

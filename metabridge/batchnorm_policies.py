@@ -1,0 +1,26 @@
+"""What batch normalisation does while a model adapts to a task.
+
+- `"batch"`: normalise by the statistics of the batch at hand; running statistics are neither used nor changed. That
+  is MAML's usual network. (In evaluation mode a layer that has running statistics uses them, as everywhere.)
+- `"frozen"`: normalise by the running statistics, which stay as they are.
+- `"per-step"`: every inner step has running statistics of its own, and so has the query set after the last one
+  (Antoniou, Edwards, Storkey 2019, "How to train your MAML", arXiv 1810.09502, section 4: per-step batch
+  normalisation running statistics). In training mode step k normalises by its batch and moves the statistics of
+  step k; in evaluation mode it normalises by the statistics of step k.
+
+Under none of them does anything leak from one task to another, nor from the query set to the support set: a model's
+own running statistics never change inside an inner loop.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+__all__ = ["BatchNormPolicy", "check_policy"]
+
+BatchNormPolicy = Literal["batch", "frozen", "per-step"]
+
+
+def check_policy(policy: str, allowed: Sequence[str]) -> None:
+    """Raise `ValueError` unless `policy`, the argument `batch_norm`, is one of the `allowed` ones."""
+    if policy not in allowed:
+        raise ValueError(f"`batch_norm` must be {' or '.join(map(repr, allowed))}, got {policy!r}.")

@@ -1,0 +1,104 @@
+"""`as_meta_module`: a MetaModule of a module that is already written."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from metabridge.batchnorm_policies import BatchNormPolicy, check_policy
+from torch_backend.modules.layer import MetaLayer
+from torch_backend.modules.module import MetaModule
+
+__all__ = ["as_meta_module"]
+
+
+def as_meta_module(module: nn.Module, batch_norm: BatchNormPolicy = "batch") -> Any:
+    """A MetaModule that computes what `module` computes, and takes `params`.
+
+    Any module will do: torchvision's networks, your own classes, modules that share layers or tie parameters.
+    The result is an instance of the module's own class as well. It shares parameters, buffers and submodules with
+    `module`, under the same names, so state dicts interchange and an optimiser of the one is one of the other.
+
+    `params` holds all parameters, by the names of `module.named_parameters()`; a tied parameter has one name.
+    To adapt only some, name them in `gradient_update_parameters(…, adapt="fc.*")`; to call with only some, complete
+    them first with `complete_parameters`. The call never changes a buffer when `params` are given.
+
+        >>> from torchvision.models import resnet18
+        >>> model = as_meta_module(resnet18(num_classes=5))
+        >>> params = dict(model.meta_named_parameters())
+        >>> model(torch.zeros(2, 3, 32, 32), params=params).shape
+        torch.Size([2, 5])
+
+    Args:
+        module: the module.
+        batch_norm: by which statistics batch and instance normalisation work with `params` in training mode.
+            `"batch"`: those of the batch at hand. `"frozen"`: the running ones, as in evaluation mode. For
+            statistics of every inner step use `adapt(…, batch_norm="per-step")`.
+
+    Raises:
+        ValueError: for what cannot take parameters from outside: a MetaModule (it already does), a TorchScript
+            module, one whose parameters are not made yet, a parallel wrapper, one with old-style weight or
+            spectral normalisation; and for an unknown policy.
+    """
+    check_policy(batch_norm, ("batch", "frozen"))
+    _check_possible(module)
+    meta = _empty_instance(type(module))
+    meta.__dict__.update(module.__dict__)  # the dictionaries inside, of parameters, buffers and children, are shared
+    meta._frozen_statistics = batch_norm == "frozen"
+    return meta
+
+
+def _check_possible(module: nn.Module) -> None:
+    kind = type(module).__name__
+    if not isinstance(module, nn.Module):
+        raise ValueError(f"`module` must be a torch.nn.Module, got {kind}.")
+    if isinstance(module, MetaModule):
+        raise ValueError(f"`module` must be an ordinary module, got {kind}, which is a MetaModule; use it as it is.")
+    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+        raise ValueError(
+            f"`module` must be the module inside, got {kind}, which copies stored parameters; "
+            "make module.module a MetaModule and wrap it in torch_backend.modules.DataParallel."
+        )
+    for name, each in module.named_modules():
+        where = f"{name!r} of {kind}" if name else kind
+        if isinstance(each, torch.jit.ScriptModule):
+            raise ValueError(f"{where} is compiled TorchScript, which keeps its parameters; use the Python module.")
+        if any(isinstance(value, nn.UninitializedParameter) for value in each._parameters.values()):
+            raise ValueError(f"{where} has no parameters yet; call the module once on an example first.")
+        for hook in each._forward_pre_hooks.values():
+            if type(hook).__name__ in ("WeightNorm", "SpectralNorm"):
+                raise ValueError(
+                    f"{where} has old-style {type(hook).__name__}, which computes the weight outside the forward pass; "
+                    f"use torch.nn.utils.parametrizations instead."
+                )
+    if "params" in inspect.signature(type(module).forward).parameters:
+        raise ValueError(
+            f"{kind}.forward already has an argument `params`; rename it, or derive {kind} from MetaModule."
+        )
+
+
+class _AnyMetaModule(MetaLayer):
+    _base: type[nn.Module]
+
+    def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None, **options: Any) -> Any:
+        """The module's own forward pass, with `params` (name → tensor, all of them) in place of what it stores."""
+        return self._run(params, *inputs, **options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled and copied as the class it was made of, which can be imported by name."""
+        del protocol
+        return _empty_instance, (type(self)._base,), self.__dict__
+
+
+@functools.cache
+def _meta_class(base: type[nn.Module]) -> type[_AnyMetaModule]:
+    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_base": base}
+    return type(f"Meta{base.__name__}", (_AnyMetaModule, base), members)
+
+
+def _empty_instance(base: type[nn.Module]) -> Any:
+    meta_class = _meta_class(base)  # type: ignore[arg-type]  # mypy mistakes Module.__hash__ for the class's own
+    return meta_class.__new__(meta_class)

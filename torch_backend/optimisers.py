@@ -1,0 +1,213 @@
+"""Optimisers of the inner loop, through which gradients flow: pairs of pure functions, as in Optax.
+
+An optimiser is `init(params)` → state and `update(gradients, state, params)` → (updates, state). Updates are *added*
+to the parameters. Both functions are differentiable, change nothing in place and keep nothing between calls, so they
+work with `torch.autograd` (`create_graph=True`) as well as under `torch.func.grad` and `torch.func.vmap`.
+
+>>> import torch
+>>> params = {"weight": torch.tensor([1.0, -2.0])}
+>>> optimiser = chain(clip_by_global_norm(1.0), sgd(0.5))
+>>> updates, state = optimiser.update({"weight": torch.tensor([3.0, 4.0])}, optimiser.init(params), params)
+>>> updates
+{'weight': tensor([-0.3000, -0.4000])}
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from metabridge.inner_loops import check_numbers, check_optimiser, rate_at_step, rates_by_name, require
+
+__all__ = ["LearningRate", "StepSize", "adam", "chain", "clip_by_global_norm", "sgd"]
+
+StepSize = float | Tensor | Mapping[str, Tensor | float]
+
+LearningRate = StepSize | Callable[[int], StepSize]
+"""How far a step goes; everything that is a tensor can be learned.
+
+- A number or a scalar tensor.
+- A mapping name → number or tensor, scalar or of the parameter's shape, for every adapted parameter and no other. A
+  rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835, equation 2: their alpha).
+- A function of the step (0, 1, …) that returns any of these. A rate for every name and step is the LSLR of MAML++
+  (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4: per-layer per-step learning rates).
+"""
+
+
+class Optimiser(NamedTuple):
+    """A pair of pure functions; `optax.GradientTransformation` in torch.
+
+    Attributes:
+        init: name → parameter, to the state before the first step.
+        update: (name → gradient, state, name → parameter) to (name → what to add to the parameter, next state).
+    """
+
+    init: Callable[[Mapping[str, Tensor]], Any]
+    update: Callable[..., tuple[dict[str, Tensor], Any]]
+
+
+def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = False) -> Optimiser:
+    """Gradient descent, with momentum if it is not 0: `torch.optim.SGD` without dampening and `optax.sgd`.
+
+    Args:
+        learning_rate: see `LearningRate`.
+        momentum: share of the last step's velocity that is kept, in [0, 1).
+        nesterov: look one step ahead (Sutskever et al. 2013).
+
+    Raises:
+        ValueError: if a number is outside its range, or `nesterov` comes without momentum; in `update`, if a learning
+            rate by name lacks a name or has an unknown one, or a rate has a wrong shape.
+    """
+    check_numbers(learning_rate, "learning_rate")
+    require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
+    require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
+    descend = _scale_by_learning_rate(learning_rate)
+    return chain(_trace(momentum, nesterov), descend) if momentum else descend
+
+
+def adam(
+    learning_rate: LearningRate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-30
+) -> Optimiser:
+    """Adam (Kingma, Ba 2015, arXiv 1412.6980, algorithm 1): `torch.optim.Adam` and `optax.adam`.
+
+    `eps_root` stands under the root, `m / (√(v + eps_root) + eps)`. Where a gradient has been exactly zero, as behind
+    a dead ReLU, the root would have an infinite derivative and the meta-gradient would be NaN. The default is far
+    below what the values can show: it changes an update by at most 5e-15 of the learning rate. It is also far above
+    the least normal number of float32, so it holds in both precisions. The exact zero `eps_root=0` is for values
+    alone.
+
+    Args:
+        learning_rate: see `LearningRate`.
+        b1: decay rate of the first moment, in [0, 1).
+        b2: decay rate of the second moment, in [0, 1).
+        eps: added to the root.
+        eps_root: added under the root.
+
+    Raises:
+        ValueError: if a number is outside its range; in `update`, if a learning rate by name lacks a name or has an
+            unknown one, or a rate has a wrong shape.
+    """
+    check_numbers(learning_rate, "learning_rate")
+    require(0 <= b1 < 1, "b1", "in [0, 1)", b1)
+    require(0 <= b2 < 1, "b2", "in [0, 1)", b2)
+    require(0 <= eps < math.inf, "eps", "a finite number of at least 0", eps)
+    require(0 <= eps_root < math.inf, "eps_root", "a finite number of at least 0", eps_root)
+    return chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
+
+
+def clip_by_global_norm(max_norm: float) -> Optimiser:
+    """Shorten the gradients, all together, to `max_norm` if their norm is larger (Pascanu, Mikolov, Bengio 2013).
+
+    Comes before the optimiser proper: `chain(clip_by_global_norm(1.0), sgd(0.1))`. It is differentiated as the
+    function it is: where it shortens, the norm depends on the gradients too. At `max_norm` exactly it counts as the
+    identity, and at zero gradients its derivative is finite. NaN stays NaN.
+
+    Raises:
+        ValueError: if `max_norm` is not a positive finite number.
+    """
+    require(0 < max_norm < math.inf, "max_norm", "a positive finite number", max_norm)
+
+    def init(params: Mapping[str, Tensor]) -> tuple[()]:
+        return ()
+
+    def update(
+        gradients: Mapping[str, Tensor], state: tuple[()], params: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], tuple[()]]:
+        # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative.
+        largest = torch.stack([gradient.detach().abs().amax() for gradient in gradients.values()]).amax()
+        unit = torch.where(largest > 0, largest, 1.0)
+        square = torch.stack([((gradient / unit) ** 2).sum() for gradient in gradients.values()]).sum()
+        too_long = unit * square.detach().sqrt() > max_norm
+        # The root of the branch that is not taken must have a finite derivative too, or 0 · ∞ = NaN.
+        norm = unit * torch.where(too_long, square, 1.0).sqrt()
+        factor = torch.where(too_long, max_norm / norm, 1.0)
+        return {name: gradient * factor for name, gradient in gradients.items()}, state
+
+    return Optimiser(init, update)
+
+
+def chain(*optimisers: Optimiser) -> Optimiser:
+    """One optimiser after another: each takes the updates of the one before as its gradients.
+
+    Raises:
+        ValueError: if there is none.
+        TypeError: if one of them is no pair (init, update).
+    """
+    require(len(optimisers) > 0, "optimisers", "one or more", optimisers)
+    for each in optimisers:
+        check_optimiser(each, "optimisers")
+
+    def init(params: Mapping[str, Tensor]) -> tuple[Any, ...]:
+        return tuple(each.init(params) for each in optimisers)
+
+    def update(
+        gradients: Mapping[str, Tensor], state: tuple[Any, ...], params: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
+        updates, states = dict(gradients), []
+        for each, before in zip(optimisers, state, strict=True):
+            updates, after = each.update(updates, before, params)
+            states.append(after)
+        return updates, tuple(states)
+
+    return Optimiser(init, update)
+
+
+def _trace(momentum: float, nesterov: bool) -> Optimiser:
+    """The velocity; its state is the last one."""
+
+    def init(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: torch.zeros_like(value) for name, value in params.items()}
+
+    def update(
+        gradients: Mapping[str, Tensor], state: dict[str, Tensor], params: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        velocity = {name: gradient + momentum * state[name] for name, gradient in gradients.items()}
+        if not nesterov:
+            return velocity, velocity
+        return {name: gradient + momentum * velocity[name] for name, gradient in gradients.items()}, velocity
+
+    return Optimiser(init, update)
+
+
+class _AdamState(NamedTuple):
+    """Steps done, and the two moments by name."""
+
+    steps: int
+    mu: dict[str, Tensor]
+    nu: dict[str, Tensor]
+
+
+def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimiser:
+    def init(params: Mapping[str, Tensor]) -> _AdamState:
+        zeros = {name: torch.zeros_like(value) for name, value in params.items()}
+        return _AdamState(0, zeros, zeros)
+
+    def update(
+        gradients: Mapping[str, Tensor], state: _AdamState, params: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], _AdamState]:
+        steps = state.steps + 1
+        mu = {name: (1 - b1) * gradient + b1 * state.mu[name] for name, gradient in gradients.items()}
+        nu = {name: (1 - b2) * gradient * gradient + b2 * state.nu[name] for name, gradient in gradients.items()}
+        bias1, bias2 = 1 - b1**steps, 1 - b2**steps
+        updates = {name: mu[name] / bias1 / ((nu[name] / bias2 + eps_root).sqrt() + eps) for name in gradients}
+        return updates, _AdamState(steps, mu, nu)
+
+    return Optimiser(init, update)
+
+
+def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
+    """Down the gradient; its state is the number of steps done."""
+
+    def init(params: Mapping[str, Tensor]) -> int:
+        return 0
+
+    def update(
+        gradients: Mapping[str, Tensor], state: int, params: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], int]:
+        shapes = {name: tuple(gradient.shape) for name, gradient in gradients.items()}
+        rates = rates_by_name(rate_at_step(learning_rate, state), shapes, "learning_rate")
+        return {name: -rates[name] * gradient for name, gradient in gradients.items()}, state + 1
+
+    return Optimiser(init, update)
