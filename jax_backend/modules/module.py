@@ -72,20 +72,21 @@ class MetaModule(nnx.Module):
         if params is None:
             return None
         names = {id(variable): name for name, variable in meta_variables(self)}
-        child = _submodule(self, key) if key else self
+        child = _submodule(self, key or "")
         if child is None:
             children = ", ".join(name for name, value in vars(self).items() if callable(value))
             raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.")
-        wanted = (
-            {name: names[id(variable)] for name, variable in meta_variables(child, whole=self._owns_all)}
-            if isinstance(child, nnx.Module)
-            else {}
-        )
+        parts = (key or "").split(".")
+        whole = any(_owns_all(_submodule(self, ".".join(parts[:depth]))) for depth in range(len(parts)))
+        inside = meta_variables(child, whole=whole) if isinstance(child, nnx.Module) else ()
+        wanted = {name: names[id(variable)] for name, variable in inside}
         return select_subdict(params, wanted, names.values(), type(self).__name__)
 
 
 def _submodule(module: nnx.Module, key: str) -> Any:
-    """The module, or plain function such as `nnx.relu`, at the dotted path `key`; `None` if there is none."""
+    """The module, or plain function such as `nnx.relu`, at the dotted path `key`, which may be empty; else `None`."""
+    if not key:
+        return module
     first, _, rest = key.partition(".")
     child = vars(module).get(first)
     if rest:
@@ -101,7 +102,7 @@ def meta_variables(
     return _once((name, each) for name, each, is_meta in variables if is_meta and isinstance(each, nnx.Param))
 
 
-def _owns_all(module: nnx.Module) -> bool:
+def _owns_all(module: object) -> bool:
     return isinstance(module, MetaModule) and module._owns_all
 
 

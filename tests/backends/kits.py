@@ -37,12 +37,20 @@ class Kit:
         """Whatever the framework needs to compute in float64."""
         raise NotImplementedError
 
+    def mixed_dtypes(self) -> AbstractContextManager[Any]:
+        """Lets dtypes mix inside `float64()`, for layers of others that mix them."""
+        return contextlib.nullcontext()
+
     def array(self, values: Any) -> Any:
         """The framework's array of these numbers; images stay in the order they are in."""
         raise NotImplementedError
 
     def images(self, values: np.ndarray) -> Any:
         """NHWC images in the framework's own layout."""
+        raise NotImplementedError
+
+    def vectorise(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The function of many tasks, from that of one."""
         raise NotImplementedError
 
     def numpy(self, value: Any) -> Any:
@@ -65,6 +73,14 @@ class Kit:
 
     def plain_sequence(self, *layers: Any) -> Any:
         """The framework's own container, which is no MetaModule."""
+        raise NotImplementedError
+
+    def batch_normalised(self) -> Any:
+        """The framework's own affine layer and batch normalisation, 4 to 4 features, in training mode."""
+        raise NotImplementedError
+
+    def transform(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """The gradient of a scalar function, as a function that can be differentiated and vectorised again."""
         raise NotImplementedError
 
     def network(self, model: ModelConfig) -> Any:
@@ -123,6 +139,9 @@ class TorchKit(Kit):
     def images(self, values: np.ndarray) -> Any:
         return self.array(np.ascontiguousarray(np.moveaxis(values, -1, -3)))
 
+    def vectorise(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return self.torch.func.vmap(function)
+
     def numpy(self, value: Any) -> Any:
         return super().numpy(value.detach() if hasattr(value, "detach") else value)
 
@@ -137,6 +156,12 @@ class TorchKit(Kit):
 
     def plain_sequence(self, *layers: Any) -> Any:
         return self.torch.nn.Sequential(*layers)
+
+    def batch_normalised(self) -> Any:
+        return self.plain_sequence(self.plain_linear(4, 4), self.torch.nn.BatchNorm1d(4).double())
+
+    def transform(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return self.torch.func.grad(function)
 
     def network(self, model: ModelConfig) -> Any:
         with self.torch.device("meta"):
@@ -171,11 +196,17 @@ class JaxKit(Kit):
         with self.jax.enable_x64(True), self.jax.numpy_dtype_promotion("strict"):
             yield
 
+    def mixed_dtypes(self) -> AbstractContextManager[Any]:
+        return self.jax.numpy_dtype_promotion("standard")
+
     def array(self, values: Any) -> Any:
         return self.jax.numpy.asarray(values)
 
     def images(self, values: np.ndarray) -> Any:
         return self.array(values)
+
+    def vectorise(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return self.jax.vmap(function)
 
     def images_to_numpy(self, value: Any) -> np.ndarray:
         return self.numpy(value)
@@ -191,6 +222,13 @@ class JaxKit(Kit):
 
     def plain_sequence(self, *layers: Any) -> Any:
         return self.nnx.Sequential(*layers)
+
+    def batch_normalised(self) -> Any:
+        batch_norm = importlib.import_module("backends.jax_modules").batch_norm
+        return self.plain_sequence(self.plain_linear(4, 4), batch_norm(4))
+
+    def transform(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        return self.jax.grad(function)
 
     def network(self, model: ModelConfig) -> Any:
         return self.nnx.eval_shape(lambda: self.models.build_model(model))

@@ -71,7 +71,10 @@ class MetaModule(nn.Module):
         except AttributeError:
             children = ", ".join(name for name, _ in self.named_children())
             raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.") from None
-        inside = _meta_named_parameters(child, whole=self._owns_all)
+        parts = (key or "").split(".")
+        above = (self.get_submodule(".".join(parts[:depth])) for depth in range(len(parts)))
+        whole = any(isinstance(each, MetaModule) and each._owns_all for each in above)
+        inside = _meta_named_parameters(child, whole=whole)
         wanted = {name: names[parameter] for name, parameter in inside}
         return select_subdict(params, wanted, names.values(), type(self).__name__)
 

@@ -1,0 +1,199 @@
+"""What PyTorch's users do with a module must work with a MetaModule: compile, export, move, parallelise, measure."""
+
+import copy
+import gc
+
+import numpy as np
+import pytest
+from tolerances import assert_close, assert_identical
+
+from backends.kits import make_kit
+
+IMAGES = np.random.default_rng(0).standard_normal((4, 8, 8, 3)).astype(np.float32)
+
+
+def small_network(kit):
+    nn, modules = kit.torch.nn, kit.modules
+    kit.torch.manual_seed(0)
+    return modules.MetaSequential(
+        modules.MetaConv2d(3, 4, 3, padding=1),
+        modules.MetaBatchNorm2d(4),
+        nn.ReLU(),
+        modules.MetaConvTranspose2d(4, 4, 2),
+        modules.MetaLayerNorm([9, 9]),
+        modules.MetaPReLU(4),
+        nn.Flatten(),
+        modules.MetaLinear(324, 3),
+    )
+
+
+def plain_network(kit):
+    nn = kit.torch.nn
+    kit.torch.manual_seed(0)
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+    return kit.modules.as_meta_module(body)
+
+
+NETWORKS = {"layers": small_network, "any module": plain_network}
+EVERY_NETWORK = pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+
+
+def doubled(model):
+    return {name: (2 * each).detach().requires_grad_() for name, each in model.meta_named_parameters()}
+
+
+@EVERY_NETWORK
+def test_a_call_with_params_compiles_as_one_graph(torch_kit, make):
+    torch, model = torch_kit.torch, make(torch_kit)
+    params, images = doubled(model), torch_kit.images(IMAGES)
+    torch.compiler.reset()
+    compiled = torch.compile(lambda p, x: model(x, params=p), fullgraph=True, backend="aot_eager")
+    expected = model(images, params=params)
+    found = compiled(params, images)
+    assert_close(found, expected, "forward_float32")
+    gradients = [torch.autograd.grad((each**2).sum(), list(params.values())) for each in (found, expected)]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert_close(ours, theirs, "gradient_float32")
+
+
+@EVERY_NETWORK
+def test_a_call_with_params_can_be_exported(torch_kit, make):
+    torch, model = torch_kit.torch, make(torch_kit)
+    params, images = doubled(model), torch_kit.images(IMAGES)
+
+    class Call(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def forward(self, params, inputs):
+            return self.model(inputs, params=params)
+
+    program = torch.export.export(Call(), (params, images))
+    assert_close(program.module()(params, images), model(images, params=params), "forward_float32")
+
+
+@EVERY_NETWORK
+def test_parameters_of_many_tasks_at_once(torch_kit, make):
+    """`vmap` over `params` as well as over inputs: the loop over tasks."""
+    torch, model = torch_kit.torch, make(torch_kit)
+    images = torch_kit.images(IMAGES)
+    params = {name: torch.stack([each.detach(), 2 * each.detach()]) for name, each in model.meta_named_parameters()}
+    found = torch.func.vmap(lambda p: model(images, params=p))(params)
+    for number in (0, 1):
+        alone = model(images, params={name: each[number] for name, each in params.items()})
+        assert_close(found[number], alone, "forward_float32")
+
+
+@EVERY_NETWORK
+def test_modules_move_as_modules_do(torch_kit, make):
+    torch, model = torch_kit.torch, make(torch_kit)
+    state = copy.deepcopy(model.state_dict())
+    for dtype, move in {torch.float64: "double", torch.bfloat16: "bfloat16", torch.float16: "half"}.items():
+        getattr(model, move)()
+        params = dict(model.meta_named_parameters())
+        assert {each.dtype for each in params.values()} == {dtype}
+        assert model(torch_kit.images(IMAGES).to(dtype), params=params).dtype == dtype
+    model.float().load_state_dict(state)
+    meta = copy.deepcopy(model).to("meta")
+    assert meta(torch_kit.images(IMAGES).to("meta"), params=dict(meta.meta_named_parameters())).shape == (4, 3)
+    assert_identical(model.state_dict(), state)
+
+
+def test_data_parallel_without_gpus_is_the_module(torch_kit):
+    model = small_network(torch_kit)
+    parallel = torch_kit.modules.DataParallel(model)
+    images, params = torch_kit.images(IMAGES), doubled(model)
+    named = {f"module.{name}": each for name, each in params.items()}
+    assert list(torch_kit.parameters(parallel)) == list(named)
+    expected = model(images, params=params)
+    assert_identical(parallel(images, params=params), expected)
+    assert_identical(parallel(images, params=named), expected)
+    assert_identical(parallel(images), model(images))
+    with pytest.raises(ValueError, match=r"'module\.0\.wight'.*did you mean 'module\.0\.weight'"):
+        parallel(images, params={**params, "0.wight": params["0.weight"]})
+    with pytest.raises(ValueError, match="`module` must be a MetaModule, got Linear; make it one with as_meta_module"):
+        torch_kit.modules.DataParallel(torch_kit.torch.nn.Linear(2, 2))
+
+
+def test_data_parallel_splits_the_batch_and_gathers_gradients(torch_kit, monkeypatch):
+    """Two replicas, on the CPU in place of two GPUs: what torch would do on them is replaced by its meaning."""
+    torch = torch_kit.torch
+    from torch_backend.modules import parallel as module
+
+    model = torch_kit.modules.MetaLinear(3, 2)
+    parallel = torch_kit.modules.DataParallel(model)
+    parallel.device_ids, parallel.output_device = [0, 1], 0
+    monkeypatch.setattr(module, "replicate", lambda each, devices: [copy.copy(each) for _ in devices])
+    monkeypatch.setattr(
+        module, "parallel_apply", lambda each, parts, options, devices: [
+            replica(*part, **option) for replica, part, option in zip(each, parts, options, strict=True)
+        ],
+    )  # fmt: skip
+    monkeypatch.setattr(parallel, "scatter", lambda x, o, d: ([(each,) for each in x[0].chunk(2)], [dict(o), dict(o)]))
+    monkeypatch.setattr(parallel, "gather", lambda outputs, device: torch.cat(outputs))
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, device: self * 1)
+    inputs, params = torch.randn(4, 3), doubled(model)
+    found, expected = parallel(inputs, params=params), model(inputs, params=params)
+    assert_close(found, expected, "forward_float32")
+    ours, theirs = (torch.autograd.grad((each**2).sum(), list(params.values())) for each in (found, expected))
+    assert_close(ours[0], theirs[0], "gradient_float32")
+
+
+def tensors_held(torch):
+    """(number, entries) of all tensors alive."""
+    tensors = [each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)]
+    return len(tensors), sum(each.numel() for each in tensors)
+
+
+def test_memory_is_flat_over_meta_steps(torch_kit):
+    """After a few steps no step leaves a tensor behind: their number and size stay the same for 200."""
+    torch = torch_kit.torch
+    from torch_backend.adaptation import gradient_update_parameters
+
+    model = torch_kit.modules.MetaSequential(
+        torch_kit.modules.MetaLinear(3, 8), torch_kit.modules.MetaBatchNorm1d(8), torch.nn.ReLU(),
+        torch_kit.modules.MetaLinear(8, 1),
+    )  # fmt: skip
+    optimiser = torch.optim.Adam(model.parameters())
+    inputs, targets = torch.randn(10, 3), torch.randn(10, 1)
+    held = []
+    for step in range(200):
+        params = None
+        for _ in range(3):
+            loss = ((model(inputs, params=params) - targets) ** 2).mean()
+            params = gradient_update_parameters(model, loss, params, step_size=0.1)
+        optimiser.zero_grad()
+        ((model(inputs, params=params) - targets) ** 2).mean().backward()
+        optimiser.step()
+        if step % 50 == 49:
+            del params, loss
+            gc.collect()
+            held.append(tensors_held(torch))
+    assert held[2:] == held[1:-1]  # the first may still see tensors of other tests
+
+
+def test_evaluation_builds_no_graph(torch_kit):
+    torch = torch_kit.torch
+    from torch_backend.adaptation import adapt
+    from torch_backend.optimisers import sgd
+
+    model = small_network(torch_kit)
+    images, targets = torch_kit.images(IMAGES), torch.tensor([0, 1, 2, 0])
+    with torch.no_grad():
+        adapted = adapt(model, torch_kit.functional.cross_entropy, images, targets, optimiser=sgd(0.1), steps=3)
+        outputs = model(images, params=adapted.params)
+    assert not outputs.requires_grad
+    assert not any(each.requires_grad for each in adapted.params.values())
+    stored = dict(model.meta_named_parameters())
+    assert all((adapted.params[name] != each).any() for name, each in stored.items() if each.ndim > 1)
+
+
+def test_the_memory_test_can_fail():
+    """A list that keeps the parameters of every step is seen."""
+    torch = make_kit("torch").torch
+    kept, held = [], []
+    for _ in range(3):
+        kept.append(torch.zeros(3))
+        held.append(tensors_held(torch))
+    assert held[1:] != held[:-1]
