@@ -18,6 +18,7 @@ lint: $(INSTALLED)
 
 benchmark: $(INSTALLED)
 	$(VENV)/bin/python benchmarks/loading.py
+	$(VENV)/bin/python benchmarks/metamodules.py
 
 clean:
 	rm -rf $(VENV) metabridge-report

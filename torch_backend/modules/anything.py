@@ -22,6 +22,9 @@ def as_meta_module(module: nn.Module, batch_norm: BatchNormPolicy = "batch") -> 
     The result is an instance of the module's own class as well. It shares parameters, buffers and submodules with
     `module`, under the same names, so state dicts interchange and an optimiser of the one is one of the other.
 
+    A call without `params` is the module's own; only torch's fused attention and embedding bags are computed in
+    another way while gradients are on, since an inner loop begins with such a call and they have no second derivative.
+
     `params` holds all parameters, by the names of `module.named_parameters()`; a tied parameter has one name.
     To adapt only some, name them in `gradient_update_parameters(…, adapt="fc.*")`; to call with only some, complete
     them first with `complete_parameters`. The call never changes a buffer when `params` are given.
@@ -82,6 +85,7 @@ def _check_possible(module: nn.Module) -> None:
 
 class _AnyMetaModule(MetaLayer):
     _base: type[nn.Module]
+    _lacks_derivatives = True
 
     def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None, **options: Any) -> Any:
         """The module's own forward pass, with `params` (name → tensor, all of them) in place of what it stores."""

@@ -18,11 +18,13 @@ class MetaMultiheadAttention(MetaLayer, nn.MultiheadAttention):
     `out_proj.weight` `(embed_dim, embed_dim)`; unless `bias=False` `in_proj_bias` `(3 · embed_dim,)` and
     `out_proj.bias` `(embed_dim,)`; with `add_bias_kv` `bias_k` and `bias_v` `(1, 1, embed_dim)`.
 
-    With `params` attention is computed without fused kernels, which have no second derivative.
+    Where gradients are on, attention is computed without fused kernels, which have no second derivative.
 
     Raises:
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
+
+    _lacks_derivatives = True
 
     def forward(
         self,

@@ -30,14 +30,16 @@ class MetaEmbeddingBag(MetaLayer, nn.EmbeddingBag):
     """`torch.nn.EmbeddingBag` with `forward(input, offsets=None, per_sample_weights=None, params=None)`.
 
     Constructor, state dict and behaviour without `params` are those of `torch.nn.EmbeddingBag`. `params` holds
-    `weight` `(num_embeddings, embedding_dim)`. With `params` gradients are dense and can be differentiated again,
-    which torch's own cannot.
+    `weight` `(num_embeddings, embedding_dim)`. Gradients can be differentiated again, which torch's own cannot
+    (without `params` not if `max_norm`, `scale_grad_by_freq` or `sparse` is set); with `params` they are dense.
 
     Raises:
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry, or is given to a layer with
             `max_norm` or `scale_grad_by_freq`.
         IndexError: in `forward`, for an index outside the table.
     """
+
+    _lacks_derivatives = True
 
     def forward(
         self,

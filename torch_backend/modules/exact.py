@@ -26,22 +26,25 @@ class ExactDerivatives(TorchFunctionMode):
     | recurrent cells | an error under vmap |
     | recurrent layers | the derivative is not implemented in cuDNN |
 
-    Running statistics are never written.
+    Running statistics are not written.
 
     Args:
         frozen: whether normalisation uses the running statistics in training mode too.
         observing: whether to compute new running statistics and put them aside, to be had from `latest`.
+        missing_only: whether to help only where torch has no second derivative at all, and leave the rest to it,
+            running statistics included. That is for calls without `params`.
     """
 
-    def __init__(self, frozen: bool = False, observing: bool = False) -> None:
+    def __init__(self, frozen: bool = False, observing: bool = False, missing_only: bool = False) -> None:
         super().__init__()
         self.frozen = frozen
         self.observing = observing
+        self.missing_only = missing_only
         self.statistics: dict[int, Tensor] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rewritten function if there is one."""
-        if func in _REWRITTEN:
+        if func in _REWRITTEN and (func is F.embedding_bag or not self.missing_only):
             return _REWRITTEN[func](self, *args, **(kwargs or {}))
         if func in _WITHOUT_FUSED_ATTENTION:
             with sdpa_kernel(SDPBackend.MATH):
@@ -74,8 +77,9 @@ def _batch_norm(
 ) -> Tensor:
     _check_features(input, running_mean, weight, bias)
     tracked = running_mean is not None and running_var is not None
+    inside, outside = _inside_and_outside(weight, bias)
     if training and not (mode.frozen and tracked):
-        normalised = F.batch_norm(input, None, None, training=True, eps=eps)
+        normalised = F.batch_norm(input, None, None, *inside, training=True, eps=eps)
         if tracked and mode.observing:
             axes = [axis for axis in range(input.ndim) if axis != 1]
             _observe(mode, input, axes, running_mean, running_var, momentum)
@@ -84,9 +88,10 @@ def _batch_norm(
             input,
             None if running_mean is None else mode.latest(running_mean),
             None if running_var is None else mode.latest(running_var),
+            *inside,
             eps=eps,
         )
-    return _scale_and_shift(normalised, weight, bias, (-1, *[1] * (input.ndim - 2)))
+    return _scale_and_shift(normalised, *outside, (-1, *[1] * (input.ndim - 2)))
 
 
 def _instance_norm(
@@ -102,13 +107,20 @@ def _instance_norm(
 ) -> Tensor:
     _check_features(input, running_mean, weight, bias)
     tracked = running_mean is not None and running_var is not None
+    inside, outside = _inside_and_outside(weight, bias)
     if use_input_stats and not (mode.frozen and tracked):
-        normalised = F.instance_norm(input, eps=eps)
+        normalised = F.instance_norm(input, None, None, *inside, eps=eps)
         if tracked and mode.observing:
             _observe(mode, input, list(range(2, input.ndim)), running_mean, running_var, momentum)
     else:
-        normalised = F.batch_norm(input, running_mean, running_var, eps=eps)
-    return _scale_and_shift(normalised, weight, bias, (-1, *[1] * (input.ndim - 2)))
+        normalised = F.batch_norm(
+            input,
+            None if running_mean is None else mode.latest(running_mean),
+            None if running_var is None else mode.latest(running_var),
+            *inside,
+            eps=eps,
+        )
+    return _scale_and_shift(normalised, *outside, (-1, *[1] * (input.ndim - 2)))
 
 
 def _check_features(input: Tensor, *per_feature: Tensor | None) -> None:
@@ -142,7 +154,29 @@ def _layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     del mode
-    return _scale_and_shift(F.layer_norm(input, normalized_shape, eps=eps), weight, bias, tuple(normalized_shape))
+    inside, outside = _inside_and_outside(weight, bias)
+    normalised = F.layer_norm(input, normalized_shape, *inside, eps=eps)
+    return _scale_and_shift(normalised, *outside, tuple(normalized_shape))
+
+
+Affine = tuple[Tensor | None, Tensor | None]
+
+
+def _inside_and_outside(weight: Tensor | None, bias: Tensor | None) -> tuple[Affine, Affine]:
+    """(weight and bias for torch's function, those to be applied afterwards).
+
+    It is under `vmap` that torch's functions are wrong if they are given their weight; elsewhere they are right, and
+    a third faster with it.
+    """
+    return ((None, None), (weight, bias)) if _vectorised() else ((weight, bias), (None, None))
+
+
+def _vectorised() -> bool:
+    """Whether this may be under `torch.func.vmap`. There is no public way to ask; not knowing counts as yes."""
+    stack = getattr(torch._C._functorch, "get_interpreter_stack", None)
+    if torch.compiler.is_compiling() or stack is None:
+        return True
+    return any(each.key().name == "Vmap" for each in stack() or ())
 
 
 def _scale_and_shift(normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
@@ -168,7 +202,11 @@ def _embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int | None = None,
 ) -> Tensor:
-    del context, norm_type, sparse  # `sparse` is how a gradient is stored, not what it is
+    if context.missing_only and (max_norm is not None or scale_grad_by_freq or sparse):
+        return F.embedding_bag(
+            input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse, per_sample_weights,
+            include_last_offset, padding_idx,
+        )  # fmt: skip
     _refuse_renormalisation(max_norm)
     if scale_grad_by_freq:
         raise ValueError("`scale_grad_by_freq` has no second derivative in embedding bags; leave it False.")

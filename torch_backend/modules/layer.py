@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from metabridge.subdicts import check_names, check_shape
@@ -23,6 +24,9 @@ class MetaLayer(MetaModule):
     _owns_all = True
     _is_exact = False
     """Whether torch's own derivatives are right at second order, so that `ExactDerivatives` is not needed."""
+    _lacks_derivatives = False
+    """Whether torch may have no second derivative, so that it needs help also for the step that starts from the stored
+    parameters."""
     _frozen_statistics = False
     _within: ExactDerivatives | None = None
     """The context of a surrounding `call_with_buffers`, which has put the buffers in place already."""
@@ -31,7 +35,9 @@ class MetaLayer(MetaModule):
         """The forward pass of the torch class behind this one; for subclasses' `forward`."""
         forward = super().forward
         if params is None:
-            return forward(*inputs, **options)
+            help_out = self._lacks_derivatives and torch.is_grad_enabled() and not self._within
+            with ExactDerivatives(missing_only=True) if help_out else nullcontext():
+                return forward(*inputs, **options)
         check_parameters(self, params)
         if self._is_exact:
             with substituted(self, params):
