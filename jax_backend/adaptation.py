@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 
 from jax_backend.modules import MetaModule, call_with_buffers
+from jax_backend.modules.module import aliases, given_names
 from jax_backend.optimisers import Optimiser, StepSize
 from metabridge.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.inner_loops import ADAPTED, check_buffers, check_optimiser, check_steps
+from metabridge.inner_loops import check_buffers, check_optimiser, check_steps, rates_by_name
 from metabridge.subdicts import Adapt, check_names, check_unknown, select_names
 
 __all__ = [
@@ -56,8 +57,8 @@ def gradient_update_parameters(
 
     Raises:
         TypeError: if `loss` is no function.
-        ValueError: if `model` is no MetaModule, `adapt` selects nothing, or `step_size` lacks a name or has an unknown
-            one.
+        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `adapt` selects nothing,
+            or `step_size` is negative, lacks a name or has an unknown one.
     """
     _check_model(model)
     if not callable(loss):
@@ -65,10 +66,11 @@ def gradient_update_parameters(
             f"`loss` must be a function of the parameters, got {type(loss).__name__}; "
             "pass for example lambda params: mean_squared_error(model(inputs, params=params), targets)."
         )
-    before = dict(model.meta_named_parameters() if params is None else params)
+    stored = dict(model.meta_named_parameters())
+    before = stored if params is None else dict(params)
+    given_names(model, before)
     chosen = {name: before[name] for name in select_names(before, adapt, type(model).__name__)}
-    if isinstance(step_size, Mapping):
-        check_names(step_size, chosen, ADAPTED, "step_size")
+    rates_by_name(step_size, {name: tuple(each.shape) for name, each in chosen.items()}, "step_size")
     gradients = jax.grad(lambda values: loss({**before, **values}))(chosen)
     # JAX sorts the names of a mapping; this keeps the order of `before`.
     return {**before, **sgd_update(chosen, gradients, step_size, first_order)}
@@ -100,14 +102,16 @@ def sgd_update(params: Any, gradients: Any, step_size: StepSize, first_order: bo
     if first_order:
         gradients = jax.lax.stop_gradient(gradients)
     if not isinstance(step_size, Mapping):
-        return jax.tree.map(lambda value, gradient: value - step_size * gradient, params, gradients)
+        return jax.tree.map(
+            lambda value, gradient: (value - step_size * gradient).astype(value.dtype), params, gradients
+        )
     if not isinstance(params, Mapping):
         raise TypeError(
             f"`step_size` by name needs `params` to be a mapping name → array, got {type(params).__name__}; "
             "pass one number or scalar array."
         )
     check_names(step_size, params, "the model", "step_size")
-    return {name: value - step_size[name] * gradients[name] for name, value in params.items()}
+    return {name: (value - step_size[name] * gradients[name]).astype(value.dtype) for name, value in params.items()}
 
 
 def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -126,9 +130,10 @@ def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> d
         ValueError: if `model` is no MetaModule, or `params` holds a name it does not have.
     """
     _check_model(model)
-    stored: dict[str, jax.Array] = dict(model.meta_named_parameters())
-    check_unknown(params, list(stored), type(model).__name__)
-    return {name: params.get(name, value) for name, value in stored.items()}
+    names = aliases(model).values()  # a shared parameter may be given by any of its names
+    check_unknown(params, [name for each in names for name in each], type(model).__name__)
+    given = {each[0]: next((alias for alias in each if alias in params), each[0]) for each in names}
+    return {given[name]: params.get(given[name], value) for name, value in model.meta_named_parameters()}
 
 
 def per_step_buffers(model: MetaModule, steps: int) -> list[dict[str, jax.Array]]:
@@ -169,7 +174,7 @@ def adapt(
     buffers: Buffers | Sequence[Buffers] | None = None,
     names: Adapt = None,
     first_order: bool = False,
-    batch_norm: BatchNormPolicy = "batch",
+    batch_norm: BatchNormPolicy | None = None,
 ) -> Adapted:
     """The inner loop: `steps` steps of an optimiser on one support set, as a pure function.
 
@@ -185,7 +190,8 @@ def adapt(
         loss: a function `(outputs, targets)` → scalar.
         inputs: of the support set.
         targets: of the support set.
-        optimiser: of `jax_backend.optimisers`, or any transformation of Optax. It starts anew.
+        optimiser: of `jax_backend.optimisers`, or any transformation of Optax that needs no more than
+            gradients and parameters. It starts anew.
         steps: how many; 0 returns the parameters as they are.
         params: name → array for all parameters to start from; `None` for the model's own.
         buffers: name → array for all buffers, `None` for the model's own; with `batch_norm="per-step"` a list of
@@ -193,8 +199,8 @@ def adapt(
         names: which parameters adapt, as `adapt` in `gradient_update_parameters`. The others come back as the very
             arrays given.
         first_order: leave the second derivatives out: the gradients count as constants.
-        batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.batchnorm_policies`. Only `"per-step"`
-            returns other buffers than it was given.
+        batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.batchnorm_policies`; `None` for the
+            model's own policy. Only `"per-step"` returns other buffers than it was given.
 
     Returns:
         The parameters after the last step, and the buffers to go with them.
@@ -207,14 +213,15 @@ def adapt(
     _check_model(model)
     check_optimiser(optimiser)
     check_steps(steps)
-    check_policy(batch_norm, get_args(BatchNormPolicy))
+    if batch_norm is not None:
+        check_policy(batch_norm, get_args(BatchNormPolicy))
     check_buffers(buffers, batch_norm, steps)
     owner = type(model).__name__
     stored: dict[str, jax.Array] = dict(model.meta_named_parameters())
     before = stored if params is None else dict(params)
-    check_names(before, stored, owner)
+    given_names(model, before)
     chosen = {name: before[name] for name in select_names(before, names, owner, "names")}
-    policy: BatchNormPolicy = "frozen" if batch_norm == "frozen" else "batch"
+    policy: BatchNormPolicy | None = "batch" if batch_norm == "per-step" else batch_norm
     own_buffers: Any = dict(model.meta_named_buffers()) if buffers is None else buffers
     of_step: list[dict[str, jax.Array]] = [dict(each) for each in own_buffers] if batch_norm == "per-step" else []
 

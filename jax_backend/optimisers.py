@@ -1,8 +1,9 @@
 """Optimisers of the inner loop, through which gradients flow: Optax's gradient transformations.
 
 An optimiser is `init(params)` → state and `update(gradients, state, params)` → (updates, state). Updates are *added*
-to the parameters. Any transformation of Optax is one; those here are the mirror of `torch_backend.optimisers`, with
-derivatives that are finite at zero gradients, where those of `optax.adam` and `optax.clip_by_global_norm` are NaN.
+to the parameters. Any transformation of Optax is one, if it needs no more than that; those here are the mirror of
+`torch_backend.optimisers`, with derivatives that are finite at zero gradients, where those of `optax.adam` and
+`optax.clip_by_global_norm` are NaN.
 
 >>> import jax.numpy as jnp
 >>> params = {"weight": jnp.array([1.0, -2.0])}

@@ -100,7 +100,7 @@ def check_optimiser(optimiser: object, argument: str = "optimiser") -> None:
         )
 
 
-def check_buffers(buffers: object, batch_norm: str, steps: int) -> None:
+def check_buffers(buffers: object, batch_norm: str | None, steps: int) -> None:
     """Raise `ValueError` unless `buffers` fit the policy of batch normalisation.
 
     With `"per-step"` they are a list of `steps + 1` mappings: one for each inner step and one for the query set.

@@ -5,7 +5,7 @@ import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-__all__ = ["Adapt", "check_names", "check_shape", "select_names", "select_subdict"]
+__all__ = ["Adapt", "check_names", "check_shape", "check_unknown", "select_names", "select_subdict"]
 
 T = TypeVar("T")
 
@@ -15,7 +15,7 @@ Adapt = str | Sequence[str] | Callable[[str], bool] | None
 
 def select_subdict(
     params: Mapping[str, T], wanted: Mapping[str, str], known: Iterable[str], owner: str, argument: str = "params"
-) -> dict[str, T] | None:
+) -> dict[str, T]:
     """The entries of `params` that a submodule needs, under the names it knows them by.
 
     Args:
@@ -27,7 +27,7 @@ def select_subdict(
         argument: what `params` is called where it came from, for messages.
 
     Returns:
-        A dictionary, or `None` if the submodule has no parameters (there is nothing to replace).
+        A dictionary, empty if the submodule has no parameters.
 
     Raises:
         ValueError: if `params` holds a name the module does not have, or lacks a parameter of the submodule.
@@ -40,7 +40,7 @@ def select_subdict(
             f"`{argument}` of {owner} must hold every parameter, {missing[0]!r} is missing{_and_more(missing)}; "
             "start from a mapping with all names, such as `dict(model.meta_named_parameters())`."
         )
-    return {inner: params[name] for inner, name in wanted.items()} or None
+    return {inner: params[name] for inner, name in wanted.items()}
 
 
 def select_names(names: Iterable[str], adapt: Adapt, owner: str, argument: str = "adapt") -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from metabridge.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.inner_loops import ADAPTED, check_buffers, check_optimiser, check_steps
+from metabridge.inner_loops import check_buffers, check_optimiser, check_steps, rates_by_name
 from metabridge.subdicts import Adapt, check_names, check_unknown, select_names
 from torch_backend.modules import MetaModule, call_with_buffers
 from torch_backend.optimisers import Optimiser, StepSize
@@ -56,14 +56,16 @@ def gradient_update_parameters(
         Name → updated tensor, in the order of `params`; those that do not adapt are the very tensors given.
 
     Raises:
-        ValueError: if `model` is no MetaModule, `adapt` selects nothing, `step_size` lacks a name or has an unknown
-            one, or a loss that is a tensor is no scalar or does not depend on one of the parameters that adapt.
+        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `adapt` selects nothing,
+            `step_size` is negative, lacks a name or has an unknown one, or a loss that is a tensor is no scalar or
+            does not depend on one of the parameters that adapt.
     """
     _check_model(model)
-    before: dict[str, Tensor] = dict(model.meta_named_parameters() if params is None else params)
+    stored: dict[str, Tensor] = dict(model.meta_named_parameters())
+    before = stored if params is None else dict(params)
+    check_names(before, stored, type(model).__name__)
     chosen = {name: before[name] for name in select_names(before, adapt, type(model).__name__)}
-    if isinstance(step_size, Mapping):
-        check_names(step_size, chosen, ADAPTED, "step_size")
+    rates_by_name(step_size, {name: tuple(each.shape) for name, each in chosen.items()}, "step_size")
     if callable(loss):
         gradients = torch.func.grad(lambda values: loss({**before, **values}))(chosen)
     else:
@@ -173,7 +175,7 @@ def adapt(
     buffers: Buffers | Sequence[Buffers] | None = None,
     names: Adapt = None,
     first_order: bool = False,
-    batch_norm: BatchNormPolicy = "batch",
+    batch_norm: BatchNormPolicy | None = None,
 ) -> Adapted:
     """The inner loop: `steps` steps of an optimiser on one support set, as a pure function.
 
@@ -198,8 +200,8 @@ def adapt(
         names: which parameters adapt, as `adapt` in `gradient_update_parameters`. The others come back as the very
             tensors given.
         first_order: leave the second derivatives out: the gradients count as constants.
-        batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.batchnorm_policies`. Only `"per-step"`
-            returns other buffers than it was given.
+        batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.batchnorm_policies`; `None` for the
+            model's own policy. Only `"per-step"` returns other buffers than it was given.
 
     Returns:
         The parameters after the last step, and the buffers to go with them.
@@ -212,14 +214,15 @@ def adapt(
     _check_model(model)
     check_optimiser(optimiser)
     check_steps(steps)
-    check_policy(batch_norm, get_args(BatchNormPolicy))
+    if batch_norm is not None:
+        check_policy(batch_norm, get_args(BatchNormPolicy))
     check_buffers(buffers, batch_norm, steps)
     owner = type(model).__name__
     stored: dict[str, Tensor] = dict(model.meta_named_parameters())
     before = stored if params is None else dict(params)
     check_names(before, stored, owner)
     chosen = {name: before[name] for name in select_names(before, names, owner, "names")}
-    policy: BatchNormPolicy = "frozen" if batch_norm == "frozen" else "batch"
+    policy: BatchNormPolicy | None = "batch" if batch_norm == "per-step" else batch_norm
     own_buffers: Any = dict(model.meta_named_buffers()) if buffers is None else buffers
     of_step: list[dict[str, Tensor]] = [dict(each) for each in own_buffers] if batch_norm == "per-step" else []
 

@@ -116,7 +116,7 @@ def clip_by_global_norm(max_norm: float) -> Optimiser:
         gradients: Mapping[str, Tensor], state: tuple[()], params: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], tuple[()]]:
         # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative.
-        largest = torch.stack([gradient.detach().abs().amax() for gradient in gradients.values()]).amax()
+        largest = torch.stack([each.detach().abs().amax() for each in gradients.values() if each.numel()]).amax()
         unit = torch.where(largest > 0, largest, 1.0)
         square = torch.stack([((gradient / unit) ** 2).sum() for gradient in gradients.values()]).sum()
         too_long = unit * square.detach().sqrt() > max_norm

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jax_backend.modules.module import MetaModule, assign
-from jax_backend.modules.state import choose_statistics
+from jax_backend.modules.module import MetaModule, all_variables, assign, given_names
+from jax_backend.modules.state import choose_statistics, unmoved_statistics
 from metabridge.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.subdicts import check_names, check_shape
+from metabridge.subdicts import check_shape
 
 __all__ = ["as_meta_module"]
 
@@ -26,7 +26,8 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
     `params` holds all `nnx.Param`s, by their dotted paths; a tied parameter has one name. To adapt only some, name
     them in `gradient_update_parameters(…, adapt="head.*")`; to call with only some, complete them first with
     `complete_parameters`. A call with `params` works on a copy of the module and so changes nothing: neither running
-    statistics nor the state of random numbers (dropout draws the same mask each time).
+    statistics nor the state of random numbers: dropout draws the same mask at every call, unless you reseed the module
+    in between. `train()` and `eval()` of the result reach what is inside, not the top-level flags of `module`.
 
         >>> model = as_meta_module(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
         >>> params = dict(model.meta_named_parameters())
@@ -49,7 +50,7 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
     _check_possible(module)
     meta = _meta_class(type(module)).__new__(_meta_class(type(module)))
     vars(meta).update(vars(module))
-    meta._frozen_statistics = batch_norm == "frozen"
+    meta.meta_frozen = batch_norm == "frozen"
     return meta
 
 
@@ -68,30 +69,31 @@ def _check_possible(module: nnx.Module) -> None:
 
 
 class _AnyMetaModule(MetaModule):
-    _base: type[nnx.Module]
+    _meta_base: type[nnx.Module]
     _owns_all = True
-    _frozen_statistics = False
-    collects_statistics = False
+    meta_frozen = False
+    meta_is_copy = False
 
     def __call__(self, *inputs: Any, params: Mapping[str, jax.Array] | None = None, **options: Any) -> Any:
         """The module's own call, with `params` (name → array, all of them) in place of what it stores."""
         if params is None:
             return super().__call__(*inputs, **options)
-        own = dict(self.meta_named_parameters())
-        check_names(params, own, type(self).__name__)
-        for name, value in own.items():
-            check_shape(name, params[name].shape, value.shape, type(self).__name__)
+        given_names(self, params)
+        for name, variable, _ in all_variables(self):
+            if name in params:
+                check_shape(name, params[name].shape, variable.get_value().shape, type(self).__name__)
         # Within `call_with_buffers` this is a copy already, and its running statistics are looked at afterwards.
-        module = self if self.collects_statistics else nnx.clone(self)
-        if self._frozen_statistics and not self.collects_statistics:
+        module = self if self.meta_is_copy else nnx.clone(self)
+        if self.meta_frozen:
             choose_statistics(module, "frozen")
         assign(module, params)
-        return super(_AnyMetaModule, module).__call__(*inputs, **options)
+        with unmoved_statistics(module, self.meta_frozen):
+            return super(_AnyMetaModule, module).__call__(*inputs, **options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled and copied as the class it was made of, which can be imported by name."""
         del protocol
-        return _restore, (self._base, vars(self))
+        return _restore, (self._meta_base, vars(self))
 
 
 def _restore(base: type[nnx.Module], attributes: dict[str, Any]) -> Any:
@@ -102,6 +104,6 @@ def _restore(base: type[nnx.Module], attributes: dict[str, Any]) -> Any:
 
 @functools.cache
 def _meta_class(base: type[nnx.Module]) -> Any:
-    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_base": base}
+    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_meta_base": base}
     metaclass: Any = type(base)
-    return metaclass(f"Meta{base.__name__}", (_AnyMetaModule, base), members)
+    return metaclass(f"MetaModule[{base.__name__}]", (_AnyMetaModule, base), members)

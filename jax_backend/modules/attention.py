@@ -99,7 +99,7 @@ class MetaMultiheadAttention(MetaModule):
                 gives zeros before `out_proj`, with them NaN, as in torch.
             attn_mask: `(T, S)` or `(batch · num_heads, T, S)`; `True` where not to attend, or floats to add.
             average_attn_weights: whether to average the returned weights over the heads.
-            is_causal: says that `attn_mask` is causal; the mask itself is what counts.
+            is_causal: says that `attn_mask` is causal. The mask is what counts; torch may not look at it then.
             params: arrays in the place of the stored parameters.
 
         Returns:

@@ -57,7 +57,8 @@ class _NormBase(MetaModule):
 
     def _move_running_statistics(self, mean: jax.Array, unbiased: jax.Array, weight: jax.Array | float) -> None:
         """`weight` is that of the new values. No gradient flows through running statistics, as in torch."""
-        mean, unbiased = jax.lax.stop_gradient((mean, unbiased))
+        dtype = self.running_mean[...].dtype
+        mean, unbiased = (each.astype(dtype) for each in jax.lax.stop_gradient((mean, unbiased)))
         self.running_mean[...] = (1 - weight) * self.running_mean[...] + weight * mean
         self.running_var[...] = (1 - weight) * self.running_var[...] + weight * unbiased
 
@@ -97,7 +98,7 @@ class _BatchNorm(_NormBase):
 
     def _update(self, mean: jax.Array, variance: jax.Array, count: int) -> None:
         self.num_batches_tracked[...] = self.num_batches_tracked[...] + 1
-        number = self.num_batches_tracked[...].astype(mean.dtype)
+        number = self.num_batches_tracked[...].astype(self.running_mean[...].dtype)
         weight = 1.0 / number if self.momentum is None else self.momentum
         self._move_running_statistics(mean, variance * (count / (count - 1)), weight)
 
@@ -149,14 +150,22 @@ class MetaBatchNorm3d(_BatchNorm):
     layouts = ("batch, D, H, W",)
 
 
+def _widened(input: jax.Array) -> jax.Array:
+    """At least float32: squares of half-precision numbers overflow, and their sums lose digits, as torch knows."""
+    return input.astype(jnp.float32) if jnp.finfo(input.dtype).bits < 32 else input
+
+
 def _moments(input: jax.Array, axes: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """Mean and biased variance over these axes, which are kept with size 1."""
-    mean = input.mean(axes, keepdims=True)
-    return mean, ((input - mean) ** 2).mean(axes, keepdims=True)
+    wide = _widened(input)
+    mean = wide.mean(axes, keepdims=True)
+    return mean, ((wide - mean) ** 2).mean(axes, keepdims=True)
 
 
 def _standardised(input: jax.Array, mean: jax.Array, variance: jax.Array, eps: float) -> jax.Array:
-    return (input - mean) * jax.lax.rsqrt(variance + eps)
+    wide = _widened(input)
+    scale = jax.lax.rsqrt(variance.astype(wide.dtype) + eps)
+    return ((wide - mean.astype(wide.dtype)) * scale).astype(input.dtype)
 
 
 def _scaled(normalised: jax.Array, own: Mapping[str, jax.Array]) -> jax.Array:

@@ -4,6 +4,7 @@ from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, M
 from typing import Any, NoReturn, Self, overload
 
 import jax
+from flax import nnx
 
 from jax_backend.modules.module import MetaModule
 
@@ -91,8 +92,10 @@ class MetaSequential(_Ordered):
             own = self.get_subdict(params, name)
             if isinstance(layer, MetaModule):
                 input = layer(input, params=own)
-            elif own is None:
-                input = layer(input)
+            elif not own:  # of an ordinary module a copy, whose running statistics or random state may move
+                input = (
+                    nnx.clone(layer)(input) if params is not None and isinstance(layer, nnx.Module) else layer(input)
+                )
             else:
                 raise ValueError(
                     f"MetaSequential cannot hand `params` to its child {name!r}: it contains MetaModules, but "

@@ -46,7 +46,7 @@ class _Embedding(MetaModule):
         return jnp.where(index < 0, self.num_embeddings, index)
 
     def _rows(self, weight: jax.Array, index: jax.Array) -> jax.Array:
-        rows = weight.at[index].get(mode="fill", fill_value=jnp.nan)
+        rows = jnp.asarray(weight).at[index].get(mode="fill", fill_value=jnp.nan)
         if self.padding_idx is None:
             return rows
         return jnp.where((index == self.padding_idx)[..., None], jax.lax.stop_gradient(rows), rows)

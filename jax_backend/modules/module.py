@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from metabridge.subdicts import check_names, check_shape, select_subdict
+from metabridge.subdicts import check_names, check_shape, check_unknown, select_subdict
 
 __all__ = ["MetaModule", "own_parameters", "uniform_parameter"]
 
@@ -64,14 +64,14 @@ class MetaModule(nnx.Module):
             key: dotted name of a submodule; `None` checks and returns all of `params`.
 
         Returns:
-            `None` if `params` is `None` or the submodule has no meta-parameters.
+            `None` if `params` is `None`; an empty dictionary if the submodule has no meta-parameters, which is still
+            a call with `params`.
 
         Raises:
             ValueError: if a name is unknown or missing, or there is no submodule `key`.
         """
         if params is None:
             return None
-        names = {id(variable): name for name, variable in meta_variables(self)}
         child = _submodule(self, key or "")
         if child is None:
             children = ", ".join(name for name, value in vars(self).items() if callable(value))
@@ -79,18 +79,48 @@ class MetaModule(nnx.Module):
         parts = (key or "").split(".")
         whole = any(_owns_all(_submodule(self, ".".join(parts[:depth]))) for depth in range(len(parts)))
         inside = meta_variables(child, whole=whole) if isinstance(child, nnx.Module) else ()
-        wanted = {name: names[id(variable)] for name, variable in inside}
-        return select_subdict(params, wanted, names.values(), type(self).__name__)
+        names = given_names(self, params)
+        return {name: params[names[id(variable)]] for name, variable in inside}
 
 
-def _submodule(module: nnx.Module, key: str) -> Any:
+def given_names(module: MetaModule, params: Mapping[str, Any], kind: Any = nnx.Param, argument: str = "params") -> Any:
+    """Variable → its name in `params`, which must name every variable of this kind once and nothing else.
+
+    A shared variable has several names. Any of them will do, since Flax sorts the attributes of a copy, which makes
+    another name the first one.
+    """
+    names = aliases(module, kind)
+    owner = type(module).__name__
+    check_unknown(params, [name for aliases in names.values() for name in aliases], owner, argument)
+    chosen = {identity: [name for name in aliases if name in params] for identity, aliases in names.items()}
+    for identity, given in chosen.items():
+        if len(given) > 1:
+            raise ValueError(
+                f"`{argument}` of {owner} holds {given[0]!r} and {given[1]!r}, which are one; give it once."
+            )
+        if not given:  # names the missing one
+            known = [chosen_names[0] if chosen_names else names[i][0] for i, chosen_names in chosen.items()]
+            select_subdict(params, dict.fromkeys([names[identity][0]], names[identity][0]), known, owner, argument)
+    return {identity: given[0] for identity, given in chosen.items()}
+
+
+def aliases(module: nnx.Module, kind: Any = nnx.Param) -> dict[int, list[str]]:
+    """All names of every variable of this kind (of parameters: those that a MetaModule owns)."""
+    names: dict[int, list[str]] = {}
+    for name, variable, is_meta in all_variables(module):
+        if isinstance(variable, kind) and (is_meta or kind is not nnx.Param):
+            names.setdefault(id(variable), []).append(name)
+    return names
+
+
+def _submodule(module: Any, key: str) -> Any:
     """The module, or plain function such as `nnx.relu`, at the dotted path `key`, which may be empty; else `None`."""
     if not key:
         return module
     first, _, rest = key.partition(".")
-    child = vars(module).get(first)
+    child = dict(_entries(module)).get(first)
     if rest:
-        return _submodule(child, rest) if isinstance(child, nnx.Module) else None
+        return _submodule(child, rest) if isinstance(child, (nnx.Module, *_CONTAINERS)) else None
     return child if callable(child) or isinstance(child, nnx.Module) else None
 
 
@@ -108,13 +138,18 @@ def _owns_all(module: object) -> bool:
 
 def buffer_values(module: nnx.Module) -> dict[str, jax.Array]:
     """Running statistics anywhere in `module` by all their names; a shared one has several."""
-    variables = _variables(module, "", True)
+    variables = all_variables(module)
     return {name: each.get_value() for name, each, _ in variables if isinstance(each, nnx.BatchStat)}
 
 
+def all_variables(module: nnx.Module) -> Iterator[tuple[str, nnx.Variable, bool]]:
+    """(name, variable, whether a MetaModule owns it) of everything in a module, a shared one by all its names."""
+    return _variables(module, "", True, _owns_all(module))
+
+
 def assign(module: nnx.Module, values: Mapping[str, jax.Array]) -> None:
-    """Put values into the variables of these names; Flax sorts attributes of a copy, so a shared one may have moved."""
-    for name, variable, _ in _variables(module, "", True):
+    """Put values into the variables of these names."""
+    for name, variable, _ in all_variables(module):
         if name in values:
             variable.set_value(values[name])
 
@@ -127,17 +162,31 @@ def _once(variables: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
             yield name, variable
 
 
+_CONTAINERS = (list, tuple, dict)
+
+
 def _variables(
-    module: nnx.Module, prefix: str, recurse: bool, whole: bool = False
+    module: Any, prefix: str, recurse: bool, whole: bool = False
 ) -> Iterator[tuple[str, nnx.Variable, bool]]:
-    """(name, variable, whether a MetaModule owns it), in the order in which they were assigned."""
+    """(name, variable, whether a MetaModule owns it), also in lists and dictionaries (`nnx.data`).
+
+    The order is that of assignment, in a copy that of the names.
+    """
     is_meta = whole or isinstance(module, MetaModule)
-    for key, value in list(vars(module).items()):
+    for key, value in _entries(module):
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(value, nnx.Variable):
             yield name, value, is_meta
-        elif recurse and isinstance(value, nnx.Module):
+        elif recurse and isinstance(value, (nnx.Module, *_CONTAINERS)):
             yield from _variables(value, name, recurse, whole or _owns_all(value))
+
+
+def _entries(module: Any) -> list[tuple[str, Any]]:
+    """What is in a module or in a list or dictionary that it keeps, by name."""
+    if isinstance(module, (list, tuple)):
+        return [(str(position), value) for position, value in enumerate(module)]
+    entries = module if isinstance(module, dict) else vars(module)
+    return [(str(key), value) for key, value in entries.items()]
 
 
 def own_parameters(layer: MetaModule, params: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:

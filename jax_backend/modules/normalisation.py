@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from jax_backend.modules.batchnorm import _moments, _NormBase, _scaled, _standardised
+from jax_backend.modules.batchnorm import _moments, _NormBase, _scaled, _standardised, _widened
 from jax_backend.modules.module import MetaModule, own_parameters
 
 __all__ = [
@@ -68,7 +68,8 @@ class MetaRMSNorm(MetaModule):
 
     Args:
         normalized_shape: sizes of the trailing axes to normalise over; one number for the last axis.
-        eps: added to the mean square; `None` for the machine epsilon of the input's dtype.
+        eps: added to the mean square; `None` for the machine epsilon of the input's dtype, of float32 for a
+            shorter one.
         elementwise_affine: whether to scale.
 
     Raises:
@@ -89,9 +90,10 @@ class MetaRMSNorm(MetaModule):
     def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
         """Normalise `(..., *normalized_shape)` over its trailing axes."""
         own = own_parameters(self, params)
-        eps = float(jnp.finfo(input.dtype).eps) if self.eps is None else self.eps
-        square = (input**2).mean(_trailing_axes(input, self.normalized_shape), keepdims=True)
-        return _scaled(input * jax.lax.rsqrt(square + eps), own)
+        wide = _widened(input)
+        eps = float(jnp.finfo(wide.dtype).eps) if self.eps is None else self.eps
+        square = (wide**2).mean(_trailing_axes(input, self.normalized_shape), keepdims=True)
+        return _scaled((wide * jax.lax.rsqrt(square + eps)).astype(input.dtype), own)
 
 
 class MetaGroupNorm(MetaModule):
@@ -139,7 +141,8 @@ class MetaGroupNorm(MetaModule):
             raise ValueError(
                 f"`input` must hold more than one value per group, got shape {input.shape}; use fewer groups."
             )
-        grouped = input.reshape(len(input), -1, self.num_groups, self.num_channels // self.num_groups)
+        positions = math.prod(input.shape[1:-1])
+        grouped = input.reshape(len(input), positions, self.num_groups, self.num_channels // self.num_groups)
         normalised = _standardised(grouped, *_moments(grouped, (1, 3)), self.eps)
         return _scaled(normalised.reshape(input.shape), own)
 

@@ -42,6 +42,13 @@ class MaxPool2d:
         if any(2 * p > k for p, k in zip(self.padding, self.kernel_size, strict=True)):
             raise ValueError(f"`padding` must be at most half of `kernel_size` {self.kernel_size}, got {self.padding}.")
 
+    def __eq__(self, other: object) -> bool:
+        """Equal pools compute the same, so that Flax takes two models that hold them for one structure."""
+        return isinstance(other, MaxPool2d) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((self.kernel_size, self.stride, self.padding))
+
     def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(batch, H, W, channels)` to `(batch, H', W', channels)`, where `H' = (H + 2p - k) // stride + 1`."""
         if input.ndim != 4:
@@ -81,6 +88,13 @@ class Flatten:
     Raises:
         ValueError: in the call, for an input without a batch axis.
     """
+
+    def __eq__(self, other: object) -> bool:
+        """All are alike."""
+        return isinstance(other, Flatten)
+
+    def __hash__(self) -> int:
+        return hash(Flatten)
 
     def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(batch, *spatial, channels)` to `(batch, channels · spatial)`."""

@@ -102,6 +102,7 @@ LAYERS = [
     images("Conv1d", (4, 6, 2), LINE, dilation=2, groups=2, padding="same", padding_mode="circular"),
     images("Conv2d", (4, 6, 3), PLANE, padding=1),
     images("Conv2d", (4, 6, (3, 2)), PLANE, stride=(2, 1), groups=2, bias=False),
+    images("Conv2d", (4, 6, (3, 2)), PLANE, stride=2, padding=1, groups=2),
     images("Conv2d", (4, 4, 3), PLANE, padding=(2, 1), padding_mode="reflect"),
     images("Conv3d", (4, 2, 2), SPACE, padding=1, stride=(1, 2, 1)),
     images("Conv3d", (4, 4, (2, 3, 1)), SPACE, groups=2, dilation=(1, 2, 1)),
@@ -115,6 +116,7 @@ LAYERS = [
     images("BatchNorm1d", (4,), LINE, track_running_stats=False),
     images("BatchNorm2d", (4,), PLANE),
     images("BatchNorm2d", (4,), PLANE, eps=0.1, affine=False),
+    images("BatchNorm2d", (4,), PLANE, bias=False),
     images("BatchNorm2d", (4,), PLANE, momentum=None, track_running_stats=False),
     images("BatchNorm3d", (4,), SPACE),
     LayerCase("LayerNorm", (4,), ((5, 3, 4),)),
@@ -148,6 +150,10 @@ LAYERS = [
     LayerCase(
         "MultiheadAttention", (6, 2), ((2, 5, 6), (2, 4, 3), (2, 4, 7)), {"kdim": 3, "vdim": 7, "batch_first": True},
         {"average_attn_weights": False},
+    ),
+    LayerCase(
+        "MultiheadAttention", (6, 2), SEQUENCES, {}, {"attn_mask": np.where(CAUSAL, -2.0, 0.3), "need_weights": False},
+        twice=False,
     ),
     LayerCase("PReLU", (), ((5, 3),)),
     images("PReLU", (4,), PLANE, init=0.5),

@@ -226,11 +226,13 @@ def test_a_learned_step_size_takes_gradients_of_a_tensor_loss(torch_kit):
     assert_close(found, expected, "gradient")
 
 
-def test_a_tensor_loss_must_depend_on_every_parameter(torch_kit):
+def test_params_of_another_model_are_an_error(torch_kit):
     linear = TorchLinear(torch_kit)
     params = {**torch_kit.parameters(linear.model), "unused": linear.torch.ones(1, requires_grad=True)}
-    with pytest.raises(ValueError, match=r"`loss` does not depend on parameter 'unused', so it cannot be adapted"):
+    with pytest.raises(ValueError, match=r"`params` holds 'unused', which is no parameter of MetaLinear"):
         linear.update(linear.model, linear.loss(), params)
+    with pytest.raises(ValueError, match=r"'bias' is missing"):
+        linear.update(linear.model, linear.loss, {"weight": params["weight"]})
 
 
 def test_a_tensor_loss_of_other_parameters_is_an_error(torch_kit):

@@ -89,7 +89,7 @@ def test_it_is_the_module_itself_but_for_params(torch_kit, name):
     inputs = torch_kit.array(INPUTS[0, 0])
     assert isinstance(model, type(module))
     assert isinstance(model, torch_kit.modules.MetaModule)
-    assert type(model).__name__ == f"Meta{type(module).__name__}"
+    assert type(model).__name__ == f"MetaModule[{type(module).__name__}]"
     assert [id(each) for each in model.parameters()] == [id(each) for each in module.parameters()]
     assert list(torch_kit.parameters(model)) == [name for name, _ in module.named_parameters()]
     assert list(model.state_dict()) == list(module.state_dict())
@@ -130,12 +130,14 @@ def test_wrong_params_are_errors_that_help(torch_kit):
     model = torch_kit.modules.as_meta_module(torch_module(torch_kit, "tied"))
     inputs, params = torch_kit.array(INPUTS[0, 0]), torch_kit.parameters(model)
     with pytest.raises(
-        ValueError, match=r"'head\.wight', which is no parameter of MetaTied; did you mean 'head\.weight'"
+        ValueError, match=r"'head\.wight', which is no parameter of MetaModule\[Tied\]; did you mean 'head\.weight'"
     ):
         model(inputs, params={**params, "head.wight": params["head.weight"]})
-    with pytest.raises(ValueError, match=r"MetaTied must hold every parameter, 'head\.bias' is missing"):
+    with pytest.raises(ValueError, match=r"MetaModule\[Tied\] must hold every parameter, 'head\.bias' is missing"):
         model(inputs, params={name: each for name, each in params.items() if name != "head.bias"})
-    with pytest.raises(ValueError, match=r"`params\['head\.bias'\]` of MetaTied must have shape \(3,\), got \(1,\)"):
+    with pytest.raises(
+        ValueError, match=r"`params\['head\.bias'\]` of MetaModule\[Tied\] must have shape \(3,\), got \(1,\)"
+    ):
         model(inputs, params={**params, "head.bias": params["head.bias"][:1]})
 
 
@@ -197,7 +199,16 @@ def test_what_cannot_work_is_refused_with_the_way_out(torch_kit):
         scripted = torch.jit.script(nn.Linear(2, 2))
     with pytest.warns(Warning, match="deprecated"):
         old_style = nn.utils.weight_norm(nn.Linear(2, 2))
+    listed, replaced, pruned = nn.Linear(2, 2), nn.Linear(2, 2), nn.Linear(2, 2)
+    listed.again = [listed.weight]
+    replaced.forward = lambda x: x
+    nn.utils.prune.l1_unstructured(pruned, "weight", 0.5)
     refused = {
+        r"Linear\.again keeps parameters where they cannot be replaced": listed,
+        "forward pass was compiled, traced or replaced": replaced,
+        "as it was written, got OptimizedModule": torch.compile(nn.Linear(2, 2)),
+        "as it was written, got": torch.fx.symbolic_trace(nn.Linear(2, 2)),
+        "must not be pruned itself": pruned,
         "which is a MetaModule": torch_kit.layer("MetaLinear", 2, 2),
         "TorchScript": scripted,
         "'0' of Sequential is compiled TorchScript": nn.Sequential(scripted),
@@ -302,3 +313,90 @@ def test_flax_modules_can_be_copied_and_pickled(jax_kit):
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             assert type(twin) is type(model)
             assert_identical(twin(inputs, params=jax_kit.parameters(model)), model(inputs))
+
+
+def test_shared_variables_keep_working_in_copies(jax_kit):
+    """Flax sorts the attributes of a copy, so another name of a shared variable comes first there."""
+    nnx, modules = jax_kit.nnx, jax_kit.modules
+    from jax_backend.adaptation import adapt
+    from jax_backend.optimisers import sgd
+
+    class Shared(modules.MetaModule):
+        def __init__(self):
+            self.embed = modules.MetaEmbedding(5, 5, rngs=nnx.Rngs(0))
+            self.decoder = modules.MetaLinear(5, 5, False, rngs=nnx.Rngs(1))
+            self.decoder.weight = self.embed.weight
+
+        def __call__(self, tokens, params=None):
+            embedded = self.embed(tokens, params=self.get_subdict(params, "embed"))
+            return self.decoder(embedded, params=self.get_subdict(params, "decoder"))
+
+    model, tokens = Shared(), jax_kit.array(np.array([0, 3, 4]))
+    params = {name: 2.0 * each for name, each in jax_kit.parameters(model).items()}
+    assert list(params) == ["embed.weight"]
+    expected = model(tokens, params=params)
+    assert_close(modules.call_with_buffers(model, tokens, params=params)[0], expected, "forward_float32")
+    assert_close(nnx.jit(lambda m, p: m(tokens, params=p))(model, params), expected, "forward_float32")
+    assert_close(
+        nnx.clone(model)(tokens, params={"decoder.weight": params["embed.weight"]}), expected, "forward_float32"
+    )
+    adapted = adapt(model, jax_kit.functional.cross_entropy, tokens, tokens, optimiser=sgd(0.1), params=params)
+    assert list(adapted.params) == ["embed.weight"]
+    with pytest.raises(
+        ValueError, match=r"'embed\.weight' and 'decoder\.weight', which are one|which are one; give it once"
+    ):
+        model(tokens, params={**params, "decoder.weight": params["embed.weight"]})
+
+
+def test_modules_in_lists_and_dictionaries_are_found(jax_kit):
+    nnx = jax_kit.nnx
+
+    class Kept(nnx.Module):
+        def __init__(self):
+            self.blocks = nnx.data([nnx.Linear(4, 4, rngs=nnx.Rngs(0))])
+            self.norms = nnx.data({"first": nnx.BatchNorm(4, rngs=nnx.Rngs(0))})
+
+        def __call__(self, x):
+            return self.norms["first"](self.blocks[0](x))
+
+    model = jax_kit.modules.as_meta_module(Kept())
+    params = jax_kit.parameters(model)
+    assert list(params) == ["blocks.0.kernel", "blocks.0.bias", "norms.first.scale", "norms.first.bias"]
+    assert [name for name, _ in model.meta_named_buffers()] == ["norms.first.mean", "norms.first.var"]
+    inputs = jax_kit.array(INPUTS[0, 0].astype(np.float32))
+    doubled = {**params, "norms.first.scale": 2 * params["norms.first.scale"]}
+    assert_close(model(inputs, params=doubled), 2 * model(inputs, params=params), "forward_float32")
+    assert list(model.get_subdict(params, "blocks.0")) == ["kernel", "bias"]
+
+
+def test_a_frozen_policy_that_the_module_overrides_is_an_error(jax_kit):
+    nnx = jax_kit.nnx
+
+    class Insisting(nnx.Module):
+        def __init__(self):
+            self.norm = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
+
+        def __call__(self, x):
+            return self.norm(x, use_running_average=False)
+
+    model = jax_kit.modules.as_meta_module(Insisting(), batch_norm="frozen")
+    with pytest.raises(ValueError, match=r'"frozen" but the call has moved .*use_running_average'):
+        model(jax_kit.array(INPUTS[0, 0].astype(np.float32)), params=jax_kit.parameters(model))
+
+
+def test_ordinary_layers_with_state_inside_a_sequence_are_pure_with_params(jax_kit):
+    """Dropout and Flax's batch normalisation, under a gradient."""
+    nnx = jax_kit.nnx
+    norm = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
+    model = jax_kit.layer("MetaSequential", jax_kit.layer("MetaLinear", 4, 4), nnx.Dropout(0.5, rngs=nnx.Rngs(0)), norm)
+    inputs, before = jax_kit.array(INPUTS[0, 0].astype(np.float32)), jax_kit.numpy(norm.mean.get_value())
+    jax_kit.jax.grad(lambda p: model(inputs, params=p).sum())(jax_kit.parameters(model))
+    assert_identical(norm.mean.get_value(), before)
+
+
+def test_models_with_pooling_have_one_structure(jax_kit):
+    modules = jax_kit.modules
+    assert modules.MaxPool2d(2) == modules.MaxPool2d((2, 2))
+    assert modules.MaxPool2d(2) != modules.MaxPool2d(3)
+    assert modules.Flatten() == modules.Flatten()
+    assert len({modules.MaxPool2d(2), modules.MaxPool2d(2), modules.Flatten(), modules.Flatten()}) == 2

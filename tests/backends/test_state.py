@@ -155,4 +155,63 @@ def test_an_error_restores_the_model(torch_kit):
     with pytest.raises(RuntimeError):
         torch_kit.modules.call_with_buffers(model, torch_kit.images(np.ones((1, 6, 6, 5))))
     assert_identical(stored(torch_kit, model), before)
-    assert all("_within" not in vars(layer) for layer in model.modules())
+    assert all(getattr(layer, "_meta_within", None) is None for layer in model.modules())
+
+
+def test_statistics_of_layers_without_parameters_do_not_move(backend64):
+    """They have nothing in `params`, and are called with `params` all the same."""
+    for kind, options in (
+        ("MetaBatchNorm2d", {"affine": False}),
+        ("MetaInstanceNorm2d", {"affine": False, "track_running_stats": True}),
+    ):
+        model = backend64.layer(
+            "MetaSequential", backend64.layer("MetaConv2d", 2, 3, 3), backend64.layer(kind, 3, **options)
+        )
+        before = stored(backend64, model)
+        model(backend64.images(IMAGES[0]), params=doubled(backend64, model))
+        assert_identical(stored(backend64, model), before)
+
+
+def test_a_model_keeps_its_own_policy_unless_told_otherwise(backend64):
+    with backend64.mixed_dtypes():
+        frozen = backend64.modules.as_meta_module(backend64.batch_normalised(), batch_norm="frozen")
+        inputs, params = backend64.array(IMAGES.reshape(-1, 4)[:6]), backend64.parameters(frozen)
+        call = backend64.modules.call_with_buffers
+        expected = frozen(inputs, params=params)
+        outputs, buffers = call(frozen, inputs, params=params)
+        assert_close(outputs, expected, "forward")
+        assert_identical(backend64.numpy(buffers), backend64.numpy(dict(frozen.meta_named_buffers())))
+        outputs, _ = call(frozen, inputs, params=params, batch_norm="batch")
+        assert_differs(outputs, expected)
+        inside = backend64.layer("MetaSequential", frozen)
+        inner = {f"0.{name}": each for name, each in params.items()}
+        assert_close(call(inside, inputs, params=inner)[0], expected, "forward")
+        assert_close(inside(inputs, params=inner), expected, "forward")
+
+
+def test_calls_with_buffers_inside_each_other(torch_kit):
+    call, nn = torch_kit.modules.call_with_buffers, torch_kit.torch.nn
+    inner = torch_kit.layer("MetaBatchNorm1d", 4)
+
+    class Outer(torch_kit.modules.MetaModule):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, x, params=None):
+            y, _ = call(self.inner, x, params=self.get_subdict(params, "inner"))
+            return self.inner(y, params=self.get_subdict(params, "inner"))
+
+    model = Outer()
+    inputs, before = torch_kit.array(IMAGES.reshape(-1, 4)[:6]), stored(torch_kit, inner)
+    call(model, inputs, params=torch_kit.parameters(model))
+    assert_identical(stored(torch_kit, inner), before)
+    assert isinstance(inner, nn.BatchNorm1d)
+
+
+def test_buffers_of_a_parametrisation_do_not_move(torch_kit):
+    torch = torch_kit.torch
+    layer = torch.nn.utils.parametrizations.spectral_norm(torch_kit.layer("MetaLinear", 4, 3))
+    before = stored(torch_kit, layer)
+    layer(torch_kit.array(np.ones((2, 4))), params=torch_kit.parameters(layer))
+    assert_identical(stored(torch_kit, layer), before)

@@ -116,15 +116,30 @@ def test_data_parallel_without_gpus_is_the_module(torch_kit):
         torch_kit.modules.DataParallel(torch_kit.torch.nn.Linear(2, 2))
 
 
-def test_data_parallel_splits_the_batch_and_gathers_gradients(torch_kit, monkeypatch):
-    """Two replicas, on the CPU in place of two GPUs: what torch would do on them is replaced by its meaning."""
-    torch = torch_kit.torch
+@pytest.mark.parametrize("name", ["layer", "network", "any module"])
+def test_data_parallel_splits_the_batch_and_gathers_gradients(torch_kit, monkeypatch, name):
+    """Two replicas on the CPU in place of two GPUs: only the copies between devices are replaced."""
+    import sys
+
     from torch_backend.modules import parallel as module
 
-    model = torch_kit.modules.MetaLinear(3, 2)
-    parallel = torch_kit.modules.DataParallel(model)
+    torch, modules = torch_kit.torch, torch_kit.modules
+    tied = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 3))
+    tied[1].weight = tied[0].weight
+    model = {
+        "layer": lambda: modules.MetaLinear(3, 2),
+        "network": lambda: modules.MetaSequential(modules.MetaLinear(3, 2), modules.MetaLayerNorm(2)),
+        "any module": lambda: modules.as_meta_module(tied),
+    }[name]()
+    parallel = modules.DataParallel(model)
     parallel.device_ids, parallel.output_device = [0, 1], 0
-    monkeypatch.setattr(module, "replicate", lambda each, devices: [copy.copy(each) for _ in devices])
+    replicate = sys.modules["torch.nn.parallel.replicate"]
+    monkeypatch.setattr(replicate, "_get_device_index", lambda device, optional=True: device)
+    monkeypatch.setattr(
+        replicate, "_broadcast_coalesced_reshape", lambda tensors, devices, detach=False: [
+            [each.detach() if detach else each * 1 for each in tensors] for _ in devices
+        ],
+    )  # fmt: skip
     monkeypatch.setattr(
         module, "parallel_apply", lambda each, parts, options, devices: [
             replica(*part, **option) for replica, part, option in zip(each, parts, options, strict=True)
@@ -136,8 +151,9 @@ def test_data_parallel_splits_the_batch_and_gathers_gradients(torch_kit, monkeyp
     inputs, params = torch.randn(4, 3), doubled(model)
     found, expected = parallel(inputs, params=params), model(inputs, params=params)
     assert_close(found, expected, "forward_float32")
-    ours, theirs = (torch.autograd.grad((each**2).sum(), list(params.values())) for each in (found, expected))
-    assert_close(ours[0], theirs[0], "gradient_float32")
+    gradients = [torch.autograd.grad((each**3).sum(), list(params.values())) for each in (found, expected)]
+    ours, theirs = (dict(zip(params, each, strict=True)) for each in gradients)
+    assert_close(ours, theirs, "gradient_float32")
 
 
 def tensors_held(torch):
@@ -197,3 +213,138 @@ def test_the_memory_test_can_fail():
         kept.append(torch.zeros(3))
         held.append(tensors_held(torch))
     assert held[1:] != held[:-1]
+
+
+def test_autocast_gives_the_same_dtype_with_params(torch_kit):
+    torch = torch_kit.torch
+    model = torch_kit.modules.as_meta_module(torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.PReLU()))
+    inputs, params = torch.randn(4, 3), dict(model.meta_named_parameters())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(inputs, params=params).dtype == model(inputs).dtype == torch.bfloat16
+
+
+def test_checkpointing_inside_a_call_with_params_is_refused(torch_kit):
+    """It would compute again with the stored parameters; around the call it is right."""
+    torch = torch_kit.torch
+    from torch.utils.checkpoint import checkpoint
+
+    class Inside(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+
+        def forward(self, x, again=False):
+            x = checkpoint(lambda y: self.first(y).tanh(), x, use_reentrant=False) if again else self.first(x).tanh()
+            return self.second(x)
+
+    model = torch_kit.modules.as_meta_module(Inside())
+    inputs, params = torch.randn(4, 3), doubled(model)
+    with pytest.raises(RuntimeError, match="checkpoint the call itself"):
+        model(inputs, True, params=params)
+    around = checkpoint(lambda x, p: model(x, params=p), inputs, params, use_reentrant=False)
+    gradients = [
+        torch.autograd.grad((each**2).sum(), list(params.values())) for each in (around, model(inputs, params=params))
+    ]
+    for ours, theirs in zip(*gradients, strict=True):
+        assert_close(ours, theirs, "gradient_float32")
+    model(inputs, True).sum().backward()  # without params it is an ordinary module
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "shape"),
+    [
+        ("BatchNorm1d", (3,), (6, 3)),
+        ("BatchNorm2d", (3,), (4, 3, 2, 3)),
+        ("LayerNorm", (3,), (6, 3)),
+        ("InstanceNorm1d", (3,), (4, 3, 5)),
+        ("GroupNorm", (1, 3), (4, 3, 5)),
+        ("RMSNorm", (3,), (6, 3)),
+    ],
+)
+def test_hessians_by_jacrev_are_those_of_autograd(torch_kit, kind, arguments, shape):
+    """There `vmap` is around the derivative, not around the call."""
+    torch = torch_kit.torch
+    options = {"affine": True} if kind.startswith("Instance") else {}
+    layer = torch_kit.layer(f"Meta{kind}", *arguments, **options)
+    torch.manual_seed(0)
+    inputs = torch.randn(shape, dtype=torch.float64)
+    params = {name: torch.randn_like(each) + 1.5 for name, each in layer.meta_named_parameters()}
+    axes = [1] * (inputs.ndim - 2) if kind not in ("LayerNorm", "RMSNorm") else []
+
+    def loss(weight):
+        scaled = inputs * weight.view(-1, *axes)
+        return (layer(scaled, params={**params, "weight": weight}) ** 3).mean()
+
+    found = torch.func.jacrev(torch.func.jacrev(loss))(params["weight"])
+    assert_close(found, torch.autograd.functional.hessian(loss, params["weight"]), "gradient")
+
+
+@pytest.mark.parametrize("name", ["weight norm", "hard sigmoid"])
+def test_meta_gradients_where_torch_s_own_are_wrong_or_missing(torch_kit, name):
+    """Against finite differences; a whole loop that begins with the stored parameters, by autograd."""
+    torch, nn = torch_kit.torch, torch_kit.torch.nn
+    torch.manual_seed(0)
+    first = nn.utils.parametrizations.weight_norm(nn.Linear(3, 4)) if name == "weight norm" else nn.Linear(3, 4)
+    squash = nn.Tanh() if name == "weight norm" else nn.Hardsigmoid()
+    model = torch_kit.modules.as_meta_module(nn.Sequential(first, squash, nn.Linear(4, 2)).double())
+    inputs = torch.randn(5, 3, dtype=torch.float64)
+
+    def objective():
+        params = None
+        for _ in range(2):
+            stored = params or dict(model.meta_named_parameters())
+            value = (model(inputs, params=params) ** 2).mean()
+            gradients = torch.autograd.grad(value, list(stored.values()), create_graph=True)
+            params = {n: p - 0.5 * g for (n, p), g in zip(stored.items(), gradients, strict=True)}
+        return (model(inputs.flip(1), params=params) ** 2).mean()
+
+    stored = dict(model.meta_named_parameters())
+    gradients = torch.autograd.grad(objective(), list(stored.values()))
+    direction = [torch.randn_like(each) for each in stored.values()]
+
+    def moved(h):
+        with torch.no_grad():
+            for each, way in zip(stored.values(), direction, strict=True):
+                each += h * way
+        value = objective().item()
+        with torch.no_grad():
+            for each, way in zip(stored.values(), direction, strict=True):
+                each -= h * way
+        return value
+
+    slope = sum(float((g * d).sum()) for g, d in zip(gradients, direction, strict=True))
+    h = 1e-4
+    difference = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+    assert_close(slope, difference, "finite_difference")
+
+
+@pytest.mark.parametrize("spelling", ["layer_norm", "batch_norm", "instance_norm"])
+def test_other_spellings_of_torch_s_functions_are_helped_too(torch_kit, spelling):
+    torch = torch_kit.torch
+
+    class Spelt(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight, self.bias = (torch.nn.Parameter(torch.randn(3, dtype=torch.float64)) for _ in range(2))
+
+        def forward(self, x):
+            w, b = self.weight, self.bias
+            x = x * w.view(-1, 1)
+            if spelling == "layer_norm":
+                return torch.layer_norm(x.transpose(1, 2), (3,), w, b, 1e-5)
+            if spelling == "batch_norm":
+                return torch.batch_norm(x, w, b, None, None, True, 0.1, 1e-5, False)
+            return torch.instance_norm(x, w, b, None, None, True, 0.1, 1e-5, False)
+
+    model = torch_kit.modules.as_meta_module(Spelt())
+    tasks = torch.randn(3, 4, 3, 5, dtype=torch.float64)
+    params = {name: each.detach() for name, each in model.meta_named_parameters()}
+
+    def slope(current, x):
+        found = torch.func.grad(lambda p: (model(x, params=p) ** 3).mean())(current)
+        return sum((each**2).sum() for each in found.values())
+
+    together = torch.func.grad(lambda p: torch.func.vmap(slope, (None, 0))(p, tasks).sum())(params)
+    for name, value in together.items():
+        wanted = sum(torch.func.grad(slope)(params, x)[name] for x in tasks)
+        assert_close(value, wanted, "gradient")

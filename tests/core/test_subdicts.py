@@ -62,7 +62,7 @@ def test_a_shared_parameter_is_handed_out_under_each_of_its_names():
 
 def test_a_submodule_without_parameters_has_no_part():
     """Nothing is replaced; an activation between layers, for example."""
-    assert select(PARAMS, "activation") is None
+    assert select(PARAMS, "activation") == {}
 
 
 @pytest.mark.parametrize(

@@ -21,4 +21,4 @@ class MetaPReLU(MetaLayer, nn.PReLU):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(batch, channels, ...)` to the same shape."""
-        return self._run(params, input)
+        return self._meta_run(params, input)

@@ -24,7 +24,7 @@ class MetaMultiheadAttention(MetaLayer, nn.MultiheadAttention):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
-    _lacks_derivatives = True
+    _meta_lacks_derivatives = True
 
     def forward(
         self,
@@ -46,7 +46,7 @@ class MetaMultiheadAttention(MetaLayer, nn.MultiheadAttention):
             The output, of `query`'s shape, and the weights `(batch, L, S)` (`(batch, heads, L, S)` unless averaged),
             or `None` without `need_weights`.
         """
-        return self._run(
+        return self._meta_run(
             params,
             query,
             key,

@@ -25,7 +25,7 @@ class MetaBatchNorm1d(MetaLayer, nn.BatchNorm1d):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_features)` or `(batch, num_features, L)` per feature."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaBatchNorm2d(MetaLayer, nn.BatchNorm2d):
@@ -48,7 +48,7 @@ class MetaBatchNorm2d(MetaLayer, nn.BatchNorm2d):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_features, H, W)` per feature."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaBatchNorm3d(MetaLayer, nn.BatchNorm3d):
@@ -67,4 +67,4 @@ class MetaBatchNorm3d(MetaLayer, nn.BatchNorm3d):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_features, D, H, W)` per feature."""
-        return self._run(params, input)
+        return self._meta_run(params, input)

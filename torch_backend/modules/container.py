@@ -27,7 +27,7 @@ class MetaSequential(nn.Sequential, MetaModule):
             own = self.get_subdict(params, name)
             if isinstance(module, MetaModule):
                 input = module(input, params=own)
-            elif own is None:
+            elif not own:
                 input = module(input)
             else:
                 raise ValueError(

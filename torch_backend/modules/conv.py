@@ -26,11 +26,11 @@ class MetaConv1d(MetaLayer, nn.Conv1d):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(batch, in_channels, L)` to `(batch, out_channels, L')`."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaConv2d(MetaLayer, nn.Conv2d):
@@ -43,11 +43,11 @@ class MetaConv2d(MetaLayer, nn.Conv2d):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(batch, in_channels, H, W)` to `(batch, out_channels, H', W')`."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaConv3d(MetaLayer, nn.Conv3d):
@@ -60,11 +60,11 @@ class MetaConv3d(MetaLayer, nn.Conv3d):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(batch, in_channels, D, H, W)` to `(batch, out_channels, D', H', W')`."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaConvTranspose1d(MetaLayer, nn.ConvTranspose1d):
@@ -80,13 +80,13 @@ class MetaConvTranspose1d(MetaLayer, nn.ConvTranspose1d):
             entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(
         self, input: Tensor, output_size: list[int] | None = None, params: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Map `(batch, in_channels, L)` to `(batch, out_channels, L')`."""
-        return self._run(params, input, output_size)
+        return self._meta_run(params, input, output_size)
 
 
 class MetaConvTranspose2d(MetaLayer, nn.ConvTranspose2d):
@@ -102,13 +102,13 @@ class MetaConvTranspose2d(MetaLayer, nn.ConvTranspose2d):
             entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(
         self, input: Tensor, output_size: list[int] | None = None, params: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Map `(batch, in_channels, H, W)` to `(batch, out_channels, H', W')`."""
-        return self._run(params, input, output_size)
+        return self._meta_run(params, input, output_size)
 
 
 class MetaConvTranspose3d(MetaLayer, nn.ConvTranspose3d):
@@ -124,10 +124,10 @@ class MetaConvTranspose3d(MetaLayer, nn.ConvTranspose3d):
             entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(
         self, input: Tensor, output_size: list[int] | None = None, params: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Map `(batch, in_channels, D, H, W)` to `(batch, out_channels, D', H', W')`."""
-        return self._run(params, input, output_size)
+        return self._meta_run(params, input, output_size)

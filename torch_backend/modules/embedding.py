@@ -23,7 +23,7 @@ class MetaEmbedding(MetaLayer, nn.Embedding):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map integers `(...)` to rows `(..., embedding_dim)`."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaEmbeddingBag(MetaLayer, nn.EmbeddingBag):
@@ -39,7 +39,7 @@ class MetaEmbeddingBag(MetaLayer, nn.EmbeddingBag):
         IndexError: in `forward`, for an index outside the table.
     """
 
-    _lacks_derivatives = True
+    _meta_lacks_derivatives = True
 
     def forward(
         self,
@@ -49,4 +49,4 @@ class MetaEmbeddingBag(MetaLayer, nn.EmbeddingBag):
         params: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Map bags of integers, `(batch, n)` or `(n,)` with the starts as `offsets`, to `(batch, embedding_dim)`."""
-        return self._run(params, input, offsets, per_sample_weights)
+        return self._meta_run(params, input, offsets, per_sample_weights)

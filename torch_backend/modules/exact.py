@@ -13,7 +13,7 @@ __all__ = ["ExactDerivatives"]
 
 
 class ExactDerivatives(TorchFunctionMode):
-    """While it is active, every torch function has right derivatives of second order, under `torch.func` too.
+    """While it is active, the functions of this table have right derivatives of second order, under `torch.func` too.
 
     | function | torch 2.14 without this |
     | --- | --- |
@@ -23,6 +23,8 @@ class ExactDerivatives(TorchFunctionMode):
     | fused attention | the derivative is not implemented |
     | bilinear map | task by task under vmap, with a warning |
     | PReLU | wrong at exactly 0 |
+    | weight normalisation | wrong, without `torch.func` too |
+    | hard sigmoid | the derivative is not implemented |
     | recurrent cells | an error under vmap |
     | recurrent layers | the derivative is not implemented in cuDNN |
 
@@ -33,18 +35,33 @@ class ExactDerivatives(TorchFunctionMode):
         observing: whether to compute new running statistics and put them aside, to be had from `latest`.
         missing_only: whether to help only where torch has no second derivative at all, and leave the rest to it,
             running statistics included. That is for calls without `params`.
+        follows_model: whether a module inside that has a policy of its own keeps it.
     """
 
-    def __init__(self, frozen: bool = False, observing: bool = False, missing_only: bool = False) -> None:
+    def __init__(
+        self,
+        frozen: bool = False,
+        observing: bool = False,
+        missing_only: bool = False,
+        follows_model: bool = False,
+    ) -> None:
         super().__init__()
         self.frozen = frozen
         self.observing = observing
         self.missing_only = missing_only
-        self.statistics: dict[int, Tensor] = {}
+        self.follows_model = follows_model
+        # By identity; the old statistic is kept so that no other tensor can take its identity.
+        self.statistics: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def __enter__(self) -> "ExactDerivatives":
+        self._outer_hooks = _saved_tensor_hooks()
+        return super().__enter__()
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call the rewritten function if there is one."""
-        if func in _REWRITTEN and (func is F.embedding_bag or not self.missing_only):
+        if not self.missing_only and _saved_tensor_hooks() is not self._outer_hooks:
+            _refuse_checkpoint(_saved_tensor_hooks())
+        if func in _REWRITTEN and (func in _MISSING or not self.missing_only):
             return _REWRITTEN[func](self, *args, **(kwargs or {}))
         if func in _WITHOUT_FUSED_ATTENTION:
             with sdpa_kernel(SDPBackend.MATH):
@@ -55,12 +72,33 @@ class ExactDerivatives(TorchFunctionMode):
 
     def latest(self, statistic: Tensor) -> Tensor:
         """The running statistic that takes the place of a given one."""
-        return self.statistics.get(id(statistic), statistic)
+        return self.statistics.get(id(statistic), (statistic, statistic))[1]
+
+    def has_observed(self, statistic: Tensor) -> bool:
+        """Whether a batch has moved this running statistic."""
+        return id(statistic) in self.statistics
 
     def update(self, statistic: Tensor, observed: Tensor, momentum: float) -> None:
         """Put a running statistic aside; it is data, no gradient goes through it."""
-        self.statistics[id(statistic)] = torch.lerp(
-            self.latest(statistic), observed.detach().to(statistic.dtype), momentum
+        latest = torch.lerp(self.latest(statistic), observed.detach().to(statistic.dtype), momentum)
+        self.statistics[id(statistic)] = statistic, latest
+
+
+def _saved_tensor_hooks() -> Any:
+    """The hook that packs what backward needs, of whatever context is innermost; `None` if there is none."""
+    ask = getattr(getattr(torch._C, "_autograd", None), "_top_saved_tensors_default_hooks", None)
+    if ask is None or torch.compiler.is_compiling():
+        return None
+    hooks = ask(True)
+    return hooks[0] if hooks else None
+
+
+def _refuse_checkpoint(hook: Any) -> None:
+    """A checkpoint inside the call would compute again when the module has its stored parameters back."""
+    if "_checkpoint_hook" in getattr(hook, "__qualname__", ""):
+        raise RuntimeError(
+            "gradient checkpointing inside a call with `params` would go back to the stored parameters; checkpoint "
+            "the call itself: checkpoint(lambda x, p: model(x, params=p), inputs, params, use_reentrant=False)."
         )
 
 
@@ -165,18 +203,18 @@ Affine = tuple[Tensor | None, Tensor | None]
 def _inside_and_outside(weight: Tensor | None, bias: Tensor | None) -> tuple[Affine, Affine]:
     """(weight and bias for torch's function, those to be applied afterwards).
 
-    It is under `vmap` that torch's functions are wrong if they are given their weight; elsewhere they are right, and
-    a third faster with it.
+    Under `torch.func` torch's functions are wrong if they are given their weight: with a `vmap` around the call, or
+    around its derivative alone, as in `jacrev`. Under `torch.autograd` they are right, and a third faster with it.
     """
-    return ((None, None), (weight, bias)) if _vectorised() else ((weight, bias), (None, None))
+    return ((None, None), (weight, bias)) if _transforms() else ((weight, bias), (None, None))
 
 
-def _vectorised() -> bool:
-    """Whether this may be under `torch.func.vmap`. There is no public way to ask; not knowing counts as yes."""
+def _transforms() -> tuple[str, ...]:
+    """Names of the `torch.func` transforms around this. There is no public way to ask; not knowing counts as some."""
     stack = getattr(torch._C._functorch, "get_interpreter_stack", None)
     if torch.compiler.is_compiling() or stack is None:
-        return True
-    return any(each.key().name == "Vmap" for each in stack() or ())
+        return ("unknown",)
+    return tuple(each.key().name for each in stack() or ())
 
 
 def _scale_and_shift(normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]) -> Tensor:
@@ -210,10 +248,16 @@ def _embedding_bag(
     _refuse_renormalisation(max_norm)
     if scale_grad_by_freq:
         raise ValueError("`scale_grad_by_freq` has no second derivative in embedding bags; leave it False.")
-    if mode == "max" and per_sample_weights is not None:
-        raise NotImplementedError("`per_sample_weights` must be None for `mode='max'`, as in torch.")
-    if include_last_offset and offsets is not None:
-        offsets = offsets[:-1]  # where the last bag ends, which torch takes to be the end of the input
+    if context.missing_only and not _transforms():
+        with torch.no_grad():  # torch's own checks of the offsets, which look at their values
+            F.embedding_bag(
+                input, weight, offsets, mode=mode, per_sample_weights=per_sample_weights,
+                include_last_offset=include_last_offset, padding_idx=padding_idx,
+            )  # fmt: skip
+    if per_sample_weights is not None and mode != "sum":
+        raise NotImplementedError(f"`per_sample_weights` goes with mode='sum' alone, as in torch, got {mode!r}.")
+    if offsets is not None and input.ndim != 1:
+        raise ValueError(f"`offsets` go with a one-dimensional `input` alone, got shape {tuple(input.shape)}.")
     counted = torch.ones_like(input, dtype=torch.bool)
     if padding_idx is not None:
         counted = input != padding_idx % len(weight)
@@ -235,7 +279,7 @@ def _embedding_bag(
         total = chosen.masked_fill(counts[:, None] == 0, 0.0)
     if mode == "mean":
         total = total / counts.clamp(min=1)[:, None]
-    return total
+    return total[:-1] if include_last_offset else total  # the last offset is where the last bag ends
 
 
 def _largest_of_bags(rows: Tensor, counted: Tensor, bag: Tensor, bags: int) -> Tensor:
@@ -285,6 +329,7 @@ def _bilinear(
 
 def _prelu(mode: ExactDerivatives, input: Tensor, weight: Tensor) -> Tensor:
     del mode
+    weight = weight.to(input.dtype)  # as under autocast
     slope = weight.view(-1, *[1] * (input.ndim - 2)) if input.ndim > 1 else weight
     return torch.where(input > 0, input, slope * input)
 
@@ -340,18 +385,77 @@ def _gru_cell(
 
 
 def _recurrent_layer(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    try:
-        with torch.backends.cudnn.flags(enabled=False):
-            return func(*args, **kwargs)
-    except RuntimeError as error:
+    if "Vmap" in _transforms():
         raise RuntimeError(
-            f"torch's recurrent layers (here {func.__name__}) do not work under torch.func.vmap with `params`; "
-            "go through the tasks one by one (task_map='sequential'), or use MetaLSTMCell, MetaGRUCell or MetaRNNCell."
-        ) from error
+            f"torch's recurrent layers (here {func.__name__}) do not work under torch.func.vmap; go through the tasks "
+            "one by one (task_map='sequential'), or use MetaLSTMCell, MetaGRUCell or MetaRNNCell."
+        )
+    with torch.backends.cudnn.flags(enabled=False):
+        return func(*args, **kwargs)
+
+
+def _weight_norm(mode: ExactDerivatives, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    del mode
+    return v * (g / torch.norm_except_dim(v, 2, dim))
+
+
+def _hardsigmoid(mode: ExactDerivatives, input: Tensor, inplace: bool = False) -> Tensor:
+    del mode, inplace
+    return F.relu6(input + 3) / 6
+
+
+def _torch_layer_norm(
+    mode: ExactDerivatives,
+    input: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    del cudnn_enable
+    return _layer_norm(mode, input, normalized_shape, weight, bias, eps)
+
+
+def _torch_batch_norm(
+    mode: ExactDerivatives,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    del cudnn_enabled
+    return _batch_norm(mode, input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _torch_instance_norm(
+    mode: ExactDerivatives,
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    use_input_stats: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    del cudnn_enabled
+    return _instance_norm(mode, input, running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
 
 
 _REWRITTEN: dict[Any, Callable[..., Any]] = {
     F.batch_norm: _batch_norm,
+    torch.batch_norm: _torch_batch_norm,
+    torch.instance_norm: _torch_instance_norm,
+    torch.layer_norm: _torch_layer_norm,
+    torch._weight_norm: _weight_norm,
+    F.hardsigmoid: _hardsigmoid,
     F.bilinear: _bilinear,
     F.prelu: _prelu,
     F.instance_norm: _instance_norm,
@@ -363,5 +467,7 @@ _REWRITTEN: dict[Any, Callable[..., Any]] = {
     torch.lstm_cell: _lstm_cell,
     torch.gru_cell: _gru_cell,
 }
+_MISSING = {F.embedding_bag, F.hardsigmoid, torch._weight_norm}
+"""Where not only something better but nothing, or something wrong, is to be had from torch."""
 _WITHOUT_FUSED_ATTENTION = {F.scaled_dot_product_attention, F.multi_head_attention_forward}
 _RECURRENT_LAYERS = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}

@@ -22,38 +22,43 @@ class MetaLayer(MetaModule):
     """
 
     _owns_all = True
-    _is_exact = False
-    """Whether torch's own derivatives are right at second order, so that `ExactDerivatives` is not needed."""
-    _lacks_derivatives = False
+    _meta_is_exact = False
+    """Whether torch's own derivatives are right at second order, so that `ExactDerivatives` would only cost time."""
+    _meta_lacks_derivatives = False
     """Whether torch may have no second derivative, so that it needs help also for the step that starts from the stored
     parameters."""
-    _frozen_statistics = False
-    _within: ExactDerivatives | None = None
+    _meta_frozen = False
+    """Whether normalisation with `params` uses the running statistics in training mode too."""
+    _meta_within: ExactDerivatives | None = None
     """The context of a surrounding `call_with_buffers`, which has put the buffers in place already."""
 
-    def _run(self, params: Mapping[str, Tensor] | None, *inputs: Any, **options: Any) -> Any:
+    def _meta_run(self, params: Mapping[str, Tensor] | None, *inputs: Any, **options: Any) -> Any:
         """The forward pass of the torch class behind this one; for subclasses' `forward`."""
         forward = super().forward
+        within = self._meta_within
         if params is None:
-            help_out = self._lacks_derivatives and torch.is_grad_enabled() and not self._within
+            help_out = self._meta_lacks_derivatives and torch.is_grad_enabled() and not within
             with ExactDerivatives(missing_only=True) if help_out else nullcontext():
                 return forward(*inputs, **options)
         check_parameters(self, params)
-        if self._is_exact:
+        if self._meta_is_exact and not (self._buffers or self._modules):
             with substituted(self, params):
                 return forward(*inputs, **options)
-        buffers = {} if self._within else {name: each.clone() for name, each in self.named_buffers()}
-        context = nullcontext() if self._within else ExactDerivatives(self._frozen_statistics)
+        buffers = {} if within else {name: each.clone() for name, each in self.named_buffers()}
+        own_context = not within or (self._meta_frozen and within.follows_model)
+        context = ExactDerivatives(self._meta_frozen) if own_context else nullcontext()
         with substituted(self, params, buffers), context:
             return forward(*inputs, **options)
 
 
 def check_parameters(module: MetaModule, params: Mapping[str, Tensor]) -> None:
-    """Raise `ValueError` unless `params` holds exactly the module's parameters, each in its shape."""
+    """Raise `ValueError` unless `params` holds exactly the module's parameters, each a tensor in its shape."""
     owner = type(module).__name__
     own = dict(module.meta_named_parameters())
     check_names(params, own, owner)
     for name, parameter in own.items():
+        if not isinstance(params[name], Tensor):
+            raise ValueError(f"`params[{name!r}]` of {owner} must be a tensor, got {type(params[name]).__name__}.")
         check_shape(name, params[name].shape, parameter.shape, owner)
 
 

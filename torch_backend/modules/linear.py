@@ -19,11 +19,11 @@ class MetaLinear(MetaLayer, nn.Linear):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(..., in_features)` to `(..., out_features)`."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaBilinear(MetaLayer, nn.Bilinear):
@@ -38,4 +38,4 @@ class MetaBilinear(MetaLayer, nn.Bilinear):
 
     def forward(self, input1: Tensor, input2: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(..., in1_features)` and `(..., in2_features)` to `(..., out_features)`."""
-        return self._run(params, input1, input2)
+        return self._meta_run(params, input1, input2)

@@ -58,7 +58,8 @@ class MetaModule(nn.Module):
             key: dotted name of a submodule; `None` checks and returns all of `params`.
 
         Returns:
-            `None` if `params` is `None` or the submodule has no meta-parameters.
+            `None` if `params` is `None`; an empty dictionary if the submodule has no meta-parameters, which is still
+            a call with `params`.
 
         Raises:
             ValueError: if a name is unknown or missing, or there is no submodule `key`.

@@ -28,7 +28,7 @@ class MetaLayerNorm(MetaLayer, nn.LayerNorm):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(..., *normalized_shape)` over its last axes."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaGroupNorm(MetaLayer, nn.GroupNorm):
@@ -41,11 +41,11 @@ class MetaGroupNorm(MetaLayer, nn.GroupNorm):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_channels, ...)` per example and group of channels."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaInstanceNorm1d(MetaLayer, nn.InstanceNorm1d):
@@ -63,7 +63,7 @@ class MetaInstanceNorm1d(MetaLayer, nn.InstanceNorm1d):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_features, L)`, or without batch, per example and feature."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaInstanceNorm2d(MetaLayer, nn.InstanceNorm2d):
@@ -81,7 +81,7 @@ class MetaInstanceNorm2d(MetaLayer, nn.InstanceNorm2d):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_features, H, W)`, or without batch, per example and feature."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaInstanceNorm3d(MetaLayer, nn.InstanceNorm3d):
@@ -99,7 +99,7 @@ class MetaInstanceNorm3d(MetaLayer, nn.InstanceNorm3d):
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Normalise `(batch, num_features, D, H, W)`, or without batch, per example and feature."""
-        return self._run(params, input)
+        return self._meta_run(params, input)
 
 
 class MetaRMSNorm(MetaLayer, nn.RMSNorm):
@@ -112,8 +112,8 @@ class MetaRMSNorm(MetaLayer, nn.RMSNorm):
         ValueError: in `forward`, if `params` has a missing, unknown or mis-shaped entry.
     """
 
-    _is_exact = True
+    _meta_is_exact = True
 
     def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Divide `(..., *normalized_shape)` by its root mean square over the last axes."""
-        return self._run(params, input)
+        return self._meta_run(params, input)

@@ -49,5 +49,17 @@ class DataParallel(nn.DataParallel, MetaModule):
         devices = self.device_ids[: len(parts)]
         for each, device in zip(part_options, devices, strict=True):
             each["params"] = {name: value.to(f"cuda:{device}") for name, value in own.items()}
-        outputs = parallel_apply(replicate(self.module, devices), parts, part_options, devices)
+        replicas = replicate(self.module, devices)
+        for replica in replicas:
+            _restore_parameters(replica)
+        outputs = parallel_apply(replicas, parts, part_options, devices)
         return self.gather(outputs, self.output_device)
+
+
+def _restore_parameters(replica: nn.Module) -> None:
+    """A replica has its parameters as plain attributes, so that no optimiser sees them; here they need their places."""
+    for module in replica.modules():
+        former: Any = module._former_parameters
+        for name, value in former.items():
+            del module.__dict__[name]
+            module._parameters[name] = value

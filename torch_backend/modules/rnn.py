@@ -23,7 +23,7 @@ class MetaRNNCell(MetaLayer, nn.RNNCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(batch, input_size)` and the state `(batch, hidden_size)`, zero if not given, to the next state."""
-        return self._run(params, input, hx)
+        return self._meta_run(params, input, hx)
 
 
 class MetaLSTMCell(MetaLayer, nn.LSTMCell):
@@ -42,7 +42,7 @@ class MetaLSTMCell(MetaLayer, nn.LSTMCell):
         self, input: Tensor, hx: tuple[Tensor, Tensor] | None = None, params: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor]:
         """Map `(batch, input_size)` and the state, two of `(batch, hidden_size)`, zero if not given, to the next."""
-        return self._run(params, input, hx)
+        return self._meta_run(params, input, hx)
 
 
 class MetaGRUCell(MetaLayer, nn.GRUCell):
@@ -59,4 +59,4 @@ class MetaGRUCell(MetaLayer, nn.GRUCell):
 
     def forward(self, input: Tensor, hx: Tensor | None = None, params: Mapping[str, Tensor] | None = None) -> Tensor:
         """Map `(batch, input_size)` and the state `(batch, hidden_size)`, zero if not given, to the next state."""
-        return self._run(params, input, hx)
+        return self._meta_run(params, input, hx)

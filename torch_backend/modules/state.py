@@ -19,7 +19,7 @@ def call_with_buffers(
     *inputs: Any,
     params: Mapping[str, Tensor] | None = None,
     buffers: Mapping[str, Tensor] | None = None,
-    batch_norm: BatchNormPolicy = "batch",
+    batch_norm: BatchNormPolicy | None = None,
     **options: Any,
 ) -> tuple[Any, dict[str, Tensor]]:
     """`model(*inputs, params=params, **options)` as a pure function of its buffers too.
@@ -33,7 +33,7 @@ def call_with_buffers(
         inputs: what its forward pass takes.
         params: name → tensor for all its parameters; `None` for the stored ones.
         buffers: name → tensor for every name of `model.meta_named_buffers()`; `None` for the stored ones.
-        batch_norm: `"batch"` or `"frozen"`.
+        batch_norm: `"batch"` or `"frozen"`; `None` for the model's own policy, see `as_meta_module`.
         options: further arguments of the forward pass.
 
     Returns:
@@ -42,22 +42,29 @@ def call_with_buffers(
     Raises:
         ValueError: for another policy, or if `params` or `buffers` has a missing, unknown or mis-shaped entry.
     """
-    check_policy(batch_norm, ("batch", "frozen"))
+    if batch_norm is not None:
+        check_policy(batch_norm, ("batch", "frozen"))
     own = dict(model.meta_named_buffers())
     given = own if buffers is None else dict(buffers)
     check_names(given, own, type(model).__name__, "buffers")
     for name, buffer in own.items():
         check_shape(name, given[name].shape, buffer.shape, type(model).__name__, "buffers")
-    context = ExactDerivatives(frozen=batch_norm == "frozen", observing=True)
+    frozen = batch_norm == "frozen"
+    context = ExactDerivatives(frozen=frozen, observing=True, follows_model=batch_norm is None)
     layers = [each for each in model.modules() if isinstance(each, MetaLayer)]
+    before = [layer._meta_within for layer in layers]
     with substituted(model, {}, {name: given[name].clone() for name in own}):
         for layer in layers:
-            layer._within = context
+            layer._meta_within = context
         try:
             with context:
                 outputs = model(*inputs, params=params, **options)
             after = {name: context.latest(buffer).detach() for name, buffer in model.named_buffers()}
+            counted = {name: each for name, each in model.named_buffers() if name.endswith("num_batches_tracked")}
+            for name in counted:  # torch counts the batches of frozen layers too
+                if not context.has_observed(model.get_buffer(name.replace("num_batches_tracked", "running_mean"))):
+                    after[name] = given[name]
         finally:
-            for layer in layers:
-                del layer._within
-    return outputs, given if batch_norm == "frozen" else after
+            for layer, previous in zip(layers, before, strict=True):
+                layer._meta_within = previous
+    return outputs, given if frozen else after
