@@ -2,6 +2,8 @@
 
 from metabridge.toy import helpers
 from metabridge.toy.base import ToyMetaDataset
+from metabridge.toy.harmonic import Harmonic
 from metabridge.toy.sinusoid import Sinusoid
+from metabridge.toy.sinusoid_line import SinusoidAndLine
 
-__all__ = ["Sinusoid", "ToyMetaDataset", "helpers"]
+__all__ = ["Harmonic", "Sinusoid", "SinusoidAndLine", "ToyMetaDataset", "helpers"]

@@ -11,22 +11,28 @@ from metabridge.batches import WHOLE, EpisodeBatch, Split
 from metabridge.metadatasets import MetaDataset, Task
 from metabridge.plans import EpisodePlan, draw_plan, plan_examples
 from metabridge.splitters import Splitter
-from metabridge.streams import normals, philox_words, stream_key
+from metabridge.streams import normals, philox_words, stream_key, uniforms
 
 __all__ = ["ToyMetaDataset"]
 
 Floats = npt.NDArray[np.float64]
+Parameters = dict[str, Floats]
 
 _INPUT_LANE = 1
 _NOISE_LANE = 2
 
 
 class ToyMetaDataset(MetaDataset):
-    """Regression tasks numbered 0 … `num_tasks` − 1.
+    """Regression tasks numbered 0 … `num_tasks` − 1, drawn independently of each other.
 
-    The function of task *i* depends on (dataset seed, meta-split, *i*) alone, so `dataset.seed(s)` chooses the
-    family of tasks; which points of it an episode sees depends on the episode's seed and index. The arithmetic is
-    float64 and the same to the last bit on every machine; the arrays are float32.
+    A problem says three things: how a task's parameters are distributed (`task_parameters`), how inputs are
+    (`inputs_from_words`), and what is computed from both (`function`). The function of task *i* depends on
+    (dataset seed, meta-split, *i*) alone, so `dataset.seed(s)` chooses the family of tasks; which points of it an
+    episode sees depends on the episode's seed and index. The arithmetic is float64 and the same to the last bit on
+    every machine; the arrays are float32. Nothing is stored, so the number of tasks costs nothing.
+
+    Torchmeta draws a task's parameters when they are first asked for and new points whenever the task is, so what
+    it yields depends on the order of access; here nothing does.
 
     Args:
         num_samples_per_task: points per episode, to be divided by the splitter.
@@ -42,7 +48,7 @@ class ToyMetaDataset(MetaDataset):
     def __init__(
         self,
         num_samples_per_task: int,
-        num_tasks: int,
+        num_tasks: int = 1_000_000,
         noise_std: float | None = None,
         meta_split: str = "train",
         dataset_transform: Splitter | None = None,
@@ -50,29 +56,72 @@ class ToyMetaDataset(MetaDataset):
         for name, value in (("num_samples_per_task", num_samples_per_task), ("num_tasks", num_tasks)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
-        if noise_std is not None and not (0 <= noise_std < float("inf")):
+        if noise_std is not None and not _is_noise(noise_std):
             raise ValueError(f"`noise_std` must be a finite number of at least 0, or None, got {noise_std!r}.")
         self.num_samples_per_task = num_samples_per_task
         self._num_tasks = num_tasks
-        self.noise_std = noise_std
+        self.noise_std = None if noise_std is None else float(noise_std)
         super().__init__(meta_split, None, dataset_transform)
 
     @property
     @abstractmethod
     def parameter_ranges(self) -> dict[str, tuple[float, float]]:
-        """The distribution of a task's parameters and inputs, for the description."""
+        """Name → ends of the interval, for all that is distributed uniformly.
+
+        These are parameters of a task, in the order of their words, and `"input"` unless inputs are distributed
+        otherwise.
+        """
 
     @abstractmethod
-    def task_parameters(self, tasks: npt.ArrayLike) -> dict[str, Floats]:
-        """Parameter name → `(B,)` values of the tasks with these numbers."""
+    def function(self, parameters: Parameters, inputs: Floats) -> Floats:
+        """Noise-free targets `(B, n)` of tasks with these parameters, each `(B,)`, at `inputs` `(B, n)`."""
 
-    @abstractmethod
-    def inputs_from_words(self, words: npt.NDArray[np.uint64]) -> Floats:
-        """Inputs of the same shape as `words`."""
+    def task_parameters(self, tasks: npt.ArrayLike) -> Parameters:
+        """Parameter name → `(B,)` values of the tasks with these numbers; here all of `parameter_ranges`.
 
-    @abstractmethod
-    def evaluate(self, tasks: npt.ArrayLike, inputs: Floats) -> Floats:
-        """Noise-free targets `(B, n)` of tasks `(B,)` at `inputs` `(B, n)`."""
+        Raises:
+            IndexError: if a number is not in [0, `num_tasks`).
+        """
+        return self.uniform_parameters(self.parameter_words(tasks, len(self._uniform_names)))
+
+    def inputs_from_words(self, parameters: Parameters, words: npt.NDArray[np.uint64]) -> Floats:
+        """Inputs `(B, n)` of tasks with these parameters, each `(B,)`, from as many words; here uniform."""
+        del parameters
+        return uniforms(words, *self.parameter_ranges["input"])
+
+    def evaluate(self, tasks: npt.ArrayLike, inputs: npt.ArrayLike) -> Floats:
+        """Noise-free targets `(B, n)` of tasks `(B,)` at `inputs` `(B, n)`.
+
+        Raises:
+            IndexError: if a task's number is not in [0, `num_tasks`).
+            ValueError: if `inputs` has not one row per task.
+        """
+        points, count = np.asarray(inputs, dtype=np.float64), np.size(tasks)
+        if points.ndim != 2 or len(points) != count:
+            raise ValueError(f"`inputs` must have a row for each task, shape ({count}, n), got shape {points.shape}.")
+        return self.function(self.task_parameters(tasks), points)
+
+    @property
+    def _uniform_names(self) -> list[str]:
+        return [name for name in self.parameter_ranges if name != "input"]
+
+    def uniform_parameters(self, words: npt.NDArray[np.uint64]) -> Parameters:
+        """Every uniformly distributed parameter `(B,)` from its column of `words` `(B, parameters)`."""
+        columns = zip(self._uniform_names, words.T, strict=True)
+        return {name: uniforms(column, *self.parameter_ranges[name]) for name, column in columns}
+
+    def parameter_words(self, tasks: npt.ArrayLike, count: int) -> npt.NDArray[np.uint64]:
+        """`(B, count)` words that decide the parameters of tasks `(B,)`.
+
+        Raises:
+            IndexError: if a number is not in [0, `num_tasks`).
+        """
+        key = stream_key(f"toy/{type(self).__name__}", self.current_seed, self.meta_split)
+        words = philox_words(key, tasks, count)
+        largest = int(np.max(tasks, initial=0))
+        if largest >= self.num_tasks:
+            raise IndexError(f"`tasks` must be numbers in [0, {self.num_tasks}), got {largest}; raise `num_tasks`.")
+        return words
 
     @property
     def num_classes_per_task(self) -> None:
@@ -112,11 +161,6 @@ class ToyMetaDataset(MetaDataset):
                 f"{self.num_samples_per_task}; raise it or ask for fewer shots."
             )
 
-    def parameter_words(self, tasks: npt.ArrayLike, count: int) -> npt.NDArray[np.uint64]:
-        """`(B, count)` words that decide the parameters of tasks `(B,)`."""
-        key = stream_key(f"toy/{type(self).__name__}", self.current_seed, self.meta_split)
-        return philox_words(key, tasks, count)
-
     def plan(self, seed: int, indices: npt.ArrayLike) -> EpisodePlan:
         """Plan the episodes at `indices` of the stream of `seed`: a task, and which of its points."""
         sizes = np.array([self.num_samples_per_task])
@@ -134,9 +178,10 @@ class ToyMetaDataset(MetaDataset):
     def gather(self, plan: EpisodePlan) -> EpisodeBatch:
         """Compute the points a plan names: inputs and targets `(B, k, 1)` float32 for every split."""
         tasks, points = plan.classes[:, 0], plan.examples[:, 0]
-        inputs = self.inputs_from_words(philox_words(plan.key, plan.indices, self.num_samples_per_task, _INPUT_LANE))
-        inputs = np.take_along_axis(inputs, points, axis=1)
-        targets = self.evaluate(tasks, inputs)
+        parameters = self.task_parameters(tasks)
+        words = philox_words(plan.key, plan.indices, self.num_samples_per_task, _INPUT_LANE)
+        inputs = np.take_along_axis(self.inputs_from_words(parameters, words), points, axis=1)
+        targets = self.function(parameters, inputs)
         if self.noise_std is not None:
             noise = normals(philox_words(plan.key, plan.indices, self.num_samples_per_task, _NOISE_LANE))
             targets = targets + self.noise_std * np.take_along_axis(noise, points, axis=1)
@@ -153,3 +198,8 @@ class ToyMetaDataset(MetaDataset):
     def __repr__(self) -> str:
         points = self.num_samples_per_task
         return f"{type(self).__name__}({self.num_tasks} tasks of {points} points, meta-{self.meta_split})"
+
+
+def _is_noise(value: Any) -> bool:
+    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    return is_number and bool(0 <= value < float("inf"))

@@ -20,7 +20,7 @@ from metabridge.metadatasets import MetaDataset
 from metabridge.parameters import initial_parameters
 from metabridge.sources import ArraySource
 from metabridge.streams import SCHEME_VERSION, normals, philox_words, stream_key, uniforms
-from metabridge.toy import Sinusoid
+from metabridge.toy import Harmonic, Sinusoid, SinusoidAndLine, ToyMetaDataset
 from metabridge.transforms import Categorical, Rotation
 
 __all__ = ["FILE", "compute", "differences", "main", "source"]
@@ -54,12 +54,19 @@ def combination(
     return CombinationMetaDataset(source(), ways, dataset_transform=splitter, **arguments)
 
 
-def sinusoid(samples: int = 20, family: int = 0, **arguments: Any) -> MetaDataset:
-    """A sinusoid problem with 10 support points."""
+def toy(problem: type[ToyMetaDataset], samples: int = 20, family: int = 0, **arguments: Any) -> MetaDataset:
+    """A toy problem with 10 support points."""
     splitter = ClassSplitter(num_train_per_class=10, num_test_per_class=samples - 10)
-    dataset = Sinusoid(samples, dataset_transform=splitter, **arguments)
+    dataset = problem(samples, dataset_transform=splitter, **arguments)
     dataset.seed(family)
     return dataset
+
+
+def function_digest(problem: type[ToyMetaDataset]) -> str:
+    """Digest of the parameters and the float64 values of 64 functions; a batch's float32 would hide their last bits."""
+    dataset, tasks = problem(20), np.arange(64)
+    values = dataset.evaluate(tasks, np.broadcast_to(np.arange(-80, 81) / 16, (64, 161)))
+    return arrays_digest({"parameters": (*dataset.task_parameters(tasks).values(),), "values": (values,)})
 
 
 def datasets() -> dict[str, MetaDataset]:
@@ -77,10 +84,16 @@ def datasets() -> dict[str, MetaDataset]:
         "meta-val": combination(meta_split="val"),
         "meta-test": combination(meta_split="test"),
         "whole tasks": CombinationMetaDataset(source().select(range(0, 30, 5)), 3),
-        "sinusoid": sinusoid(),
-        "sinusoid with noise": sinusoid(21, noise_std=0.3),
-        "sinusoid, another family": sinusoid(family=5, num_tasks=100, noise_std=1.0),
-        "sinusoid, meta-test, many points": sinusoid(60, meta_split="test", num_tasks=10**12),
+        "sinusoid": toy(Sinusoid),
+        "sinusoid with noise": toy(Sinusoid, 21, noise_std=0.3),
+        "sinusoid, another family": toy(Sinusoid, family=5, num_tasks=100, noise_std=1.0),
+        "sinusoid, meta-test, many points": toy(Sinusoid, 60, meta_split="test", num_tasks=10**12),
+        "harmonic": toy(Harmonic),
+        "harmonic with noise": toy(Harmonic, 22, noise_std=0.1),
+        "harmonic, another family": toy(Harmonic, 23, family=5, meta_split="val", num_tasks=10**12),
+        "sinusoid and line": toy(SinusoidAndLine, 24),
+        "sinusoid and line with noise": toy(SinusoidAndLine, 25, noise_std=0.3),
+        "sinusoid and line, another family": toy(SinusoidAndLine, 26, family=-3, meta_split="test", num_tasks=101),
     }
 
 
@@ -98,7 +111,12 @@ def compute() -> dict[str, dict[str, Any]]:
         "scheme": {"version": SCHEME_VERSION},
         "keys": {
             f"{purpose}, seed {seed}, {split}": _hex(stream_key(purpose, seed, split))
-            for purpose, split in (("episode/0", "train"), ("toy/Sinusoid", "test"))
+            for purpose, split in (
+                ("episode/0", "train"),
+                ("toy/Sinusoid", "test"),
+                ("toy/Harmonic", "train"),
+                ("toy/SinusoidAndLine", "val"),
+            )
             for seed in SEEDS
         },
         "raw words": {
@@ -112,6 +130,7 @@ def compute() -> dict[str, dict[str, Any]]:
             "normals": _hex(normals(philox_words((1, 2), [0], 8)).view(np.uint64)[0].tolist()),
             "many normals": arrays_digest({"normals": (normals(philox_words((1, 2), range(4096), 8)),)}),
         },
+        "functions": {problem.__name__: function_digest(problem) for problem in (Sinusoid, Harmonic, SinusoidAndLine)},
         "fingerprints": {
             "source": source().fingerprint,
             "source of colour images": source(3).fingerprint,
