@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from metabridge.subdicts import check_names, check_shape, check_unknown, select_subdict
+from metabridge.subdicts import check_names, check_shape, check_unknown
 
 __all__ = ["MetaModule", "own_parameters", "uniform_parameter"]
 
@@ -93,14 +93,13 @@ def given_names(module: MetaModule, params: Mapping[str, Any], kind: Any = nnx.P
     owner = type(module).__name__
     check_unknown(params, [name for aliases in names.values() for name in aliases], owner, argument)
     chosen = {identity: [name for name in aliases if name in params] for identity, aliases in names.items()}
-    for identity, given in chosen.items():
-        if len(given) > 1:
-            raise ValueError(
-                f"`{argument}` of {owner} holds {given[0]!r} and {given[1]!r}, which are one; give it once."
-            )
-        if not given:  # names the missing one
-            known = [chosen_names[0] if chosen_names else names[i][0] for i, chosen_names in chosen.items()]
-            select_subdict(params, dict.fromkeys([names[identity][0]], names[identity][0]), known, owner, argument)
+    twice = [given for given in chosen.values() if len(given) > 1]
+    if twice:
+        raise ValueError(
+            f"`{argument}` of {owner} holds {' and '.join(map(repr, twice[0]))}, which are one; give it once."
+        )
+    # For each variable the name it was given, or the first one, which is then found missing.
+    check_names(params, [(given or names[identity])[0] for identity, given in chosen.items()], owner, argument)
     return {identity: given[0] for identity, given in chosen.items()}
 
 
