@@ -6,9 +6,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from metabridge.datasets.catalogue import Entry
+    from metabridge.metadatasets import MetaDataset
 
 __all__ = ["app", "main"]
 
@@ -85,7 +89,7 @@ def _check_writable(option: str, folder: Path) -> None:
 
 @app.command("build")
 def build_command(
-    dataset: Annotated[str, typer.Argument(help="Benchmark to build: omniglot.")],
+    dataset: Annotated[str, typer.Argument(help="Benchmark to build; `metabridge datasets` lists them.")],
     root: Root = Path("data"),
     variant: Annotated[
         str | None, typer.Option(help="Which variant; the first one listed by `datasets` if left out.")
@@ -97,34 +101,115 @@ def build_command(
             help="The official archive, or a folder with the archives or their content; downloaded if left out.",
         ),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Also read the whole store and check it against its fingerprint.")
+    ] = False,
 ) -> None:
     """Make a benchmark's store from its official archives: verified, whole or not at all, read fast ever after."""
-    from metabridge.datasets.catalogue import BENCHMARKS
-
-    if dataset not in BENCHMARKS:
-        raise ValueError(f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, got {dataset!r}.")
-    benchmark = BENCHMARKS[dataset]
-    variant = benchmark.variants[0] if variant is None else variant
-    path = benchmark.build(root, variant, source)
     from metabridge.sources import HDF5Source
 
+    entry = _entry(dataset)
+    variant = entry.variants[0] if variant is None else variant
+    path = entry.build(root, variant, source)
     stored = HDF5Source(path)
     typer.echo(
         f"{path}: {len(stored)} classes, {int(stored.class_sizes.sum())} examples, fingerprint {stored.fingerprint}"
     )
+    if verify:
+        found = stored.recompute_fingerprint()
+        if found != stored.fingerprint:
+            raise ValueError(
+                f"{path} holds other examples than were written: its fingerprint is {found}, recorded is "
+                f"{stored.fingerprint}; delete the file and build it again."
+            )
+        typer.echo("verified: every byte is what was written.")
 
 
 @app.command("datasets")
-def datasets_command(root: Root = Path("data")) -> None:
-    """List the benchmarks, and which of them are built below ROOT."""
+def datasets_command(
+    dataset: Annotated[str | None, typer.Argument(help="One benchmark, in more detail.")] = None,
+    root: Root = Path("data"),
+    classes: Annotated[bool, typer.Option("--classes", help="Also print the names of its classes.")] = False,
+) -> None:
+    """List the benchmarks, and which of them are built below ROOT; or one of them with its splits and classes."""
     from metabridge.datasets.catalogue import BENCHMARKS
 
-    rows = [("sinusoid", "", "", "computed when asked for", "sinusoid regression, Finn et al. 2017")]
-    for benchmark in BENCHMARKS.values():
-        for variant, classes in zip(benchmark.variants, benchmark.num_classes, strict=True):
-            state = _state_of(benchmark.store_path(root, variant))
-            rows.append((benchmark.name, variant, str(classes), state, benchmark.description))
+    if dataset is not None:
+        _print_details(_entry(dataset), root, classes)
+        return
+    if classes:
+        raise ValueError(
+            "`--classes` needs the name of a benchmark; write for example metabridge datasets cub --classes."
+        )
+    rows = [(name, "", "", "computed when asked for", what) for name, what in TOYS.items()]
+    for entry in BENCHMARKS.values():
+        for variant, count in zip(entry.variants, entry.num_classes, strict=True):
+            path = entry.store_path(root, variant)
+            sizes = [str(len(names)) for names in entry.split(variant, ()).values()]
+            rows.append((entry.name, variant, "/".join(sizes) or str(count), _state_of(path), entry.description))
     _print_table([("benchmark", "variant", "classes", "state", "what it is"), *rows])
+
+
+TOYS = {
+    "sinusoid": "sinusoid regression, Finn et al. 2017",
+    "harmonic": "sums of two sines, Lacoste et al. 2018",
+    "sinusoid_and_line": "sinusoids and lines, Finn et al. 2018",
+}
+
+
+def _entry(dataset: str) -> "Entry":
+    from metabridge.datasets.catalogue import BENCHMARKS
+
+    if dataset not in BENCHMARKS:
+        raise ValueError(f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, got {dataset!r}.")
+    return BENCHMARKS[dataset]
+
+
+def _print_details(entry: "Entry", root: Path, classes: bool) -> None:
+    from metabridge.sources import HDF5Source
+
+    typer.echo(f"{entry.name}: {entry.description}\nterms: {entry.licence}")
+    for variant in entry.variants:
+        path = entry.store_path(root, variant)
+        state = _state_of(path)
+        typer.echo(f"\n{variant}: {state}\n{path}")
+        stored = HDF5Source(path) if state.startswith("built") else None
+        sizes = {} if stored is None else dict(zip(stored.class_names, stored.class_sizes.tolist(), strict=True))
+        for meta_split, names in entry.split(variant, tuple(sizes)).items():
+            examples = f", {sum(sizes[name] for name in names):,} examples" if sizes else ""
+            typer.echo(f"  meta-{meta_split}: {len(names)} classes{examples}")
+            for name in names if classes else ():
+                typer.echo(f"    {name}{f'  {sizes[name]}' if sizes else ''}")
+
+
+@app.command("show")
+def show_command(
+    dataset: Annotated[str, typer.Argument(help="A built benchmark, or sinusoid, harmonic, sinusoid_and_line.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("episode.png"),
+    root: Root = Path("data"),
+    variant: Annotated[str | None, typer.Option(help="Variant of a stored benchmark, e.g. small1 of omniglot.")] = None,
+    ways: Annotated[int, typer.Option(help="Classes per task.")] = 5,
+    shots: Annotated[int, typer.Option(help="Support examples per class.")] = 5,
+    test_shots: Annotated[int, typer.Option(help="Query examples per class.")] = 5,
+    meta_split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    seed: Annotated[int, typer.Option(help="Seed of the stream of episodes.")] = 0,
+    index: Annotated[int, typer.Option(help="Which episode of it.")] = 0,
+) -> None:
+    """Draw one episode: support and query set as a labelled contact sheet, or as points for a regression."""
+    from metabridge.figures import draw_episode
+
+    meta_dataset: MetaDataset
+    if dataset in TOYS:
+        from metabridge.toy import helpers
+
+        meta_dataset = getattr(helpers, dataset)(shots, test_shots=test_shots, meta_split=meta_split)
+    else:
+        meta_dataset = _entry(dataset).load(
+            root, variant=variant, ways=ways, shots=shots, test_shots=test_shots, meta_split=meta_split
+        )
+    figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed))
+    figure.savefig(output, bbox_inches="tight")
+    typer.echo(f"{output}: episode {index} of seed {seed}, meta-{meta_split}")
 
 
 def _state_of(path: Path) -> str:

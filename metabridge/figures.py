@@ -1,4 +1,4 @@
-"""The pictures of a comparison, drawn with matplotlib's object interface: no window, no global state."""
+"""The pictures of episodes and comparisons, drawn with matplotlib's object interface: no window, no global state."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.metadatasets import CombinationMetaDataset, MetaDataset
+from metabridge.toy import ToyMetaDataset
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from metabridge.batches import EpisodeBatch
     from metabridge.compare import AdaptationCurves, Comparison
 
-__all__ = ["draw_adaptation", "draw_episodes", "draw_losses"]
+__all__ = ["draw_adaptation", "draw_episode", "draw_episodes", "draw_losses"]
 
 _COLOURS = {"torch": "#D55E00", "jax": "#0072B2"}  # distinguishable without colour vision (Okabe & Ito 2008)
 _LABELS = {"torch": "PyTorch", "jax": "JAX"}
@@ -31,6 +37,66 @@ def _figure(width: float, height: float) -> Figure:
 def _tidy(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8, color=_GREY)
+
+
+def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
+    """The first episode of a batch: a labelled contact sheet of images, or the points of a regression.
+
+    Args:
+        dataset: where the batch is from; a toy problem, or class combinations of images.
+        batch: support set `"train"` and query set `"test"`.
+
+    Raises:
+        ValueError: for examples that are neither.
+    """
+    if isinstance(dataset, ToyMetaDataset):
+        return _draw_points(dataset, batch)
+    inputs = batch["train"][0]
+    if not isinstance(dataset, CombinationMetaDataset) or inputs.ndim != 5:
+        raise ValueError(f"`batch` must hold images or a regression to be drawn, got inputs of shape {inputs.shape}.")
+    labels = batch.plan.labels[0].tolist()
+    sheet, split_at = _contact_sheet(batch, len(labels))
+    height, width = sheet.shape[:2]
+    figure = _figure(9, 7.2 * height / width + 0.2)
+    axes = figure.subplots()
+    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.axvline(split_at, color=_COLOURS["jax"], linewidth=2)
+    gap = -0.012 * width
+    axes.text(split_at / 2, gap, "support", ha="center", va="bottom", fontsize=9, color=_GREY)
+    axes.text((split_at + width) / 2, gap, "query", ha="center", va="bottom", fontsize=9, color=_GREY)
+    cell = height / len(labels)
+    names = [_name_of(class_id, dataset) for class_id in batch.plan.classes[0].tolist()]
+    titles = [f"{name}  ({label})" for name, label in zip(names, labels, strict=True)]
+    axes.set_yticks([cell * (row + 0.5) for row in range(len(labels))], titles, fontsize=8)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _name_of(class_id: int, dataset: CombinationMetaDataset) -> str:
+    """Short: what comes before the last two parts of a path says little in a picture."""
+    names = dataset.source.class_names
+    name = "/".join(names[class_id % len(names)].split("/")[-2:])
+    augmentation = class_id // len(names)
+    return f"{name}, {dataset.class_augmentations[augmentation - 1]!r}" if augmentation else name
+
+
+def _draw_points(dataset: ToyMetaDataset, batch: EpisodeBatch) -> Figure:
+    figure = _figure(6, 3.6)
+    axes = figure.subplots()
+    inputs = np.concatenate([batch[split][0][0, :, 0] for split in ("train", "test")]).astype(np.float64)
+    grid = np.linspace(inputs.min(), inputs.max(), 400)
+    axes.plot(grid, dataset.evaluate(batch.plan.classes[:1, 0], grid[None])[0], color="#BBBBBB", linewidth=3,
+              label="true function")  # fmt: skip
+    for split, role, marker, colour in (("test", "query", "o", "jax"), ("train", "support", "^", "torch")):
+        x, y = (array[0, :, 0] for array in batch[split])
+        axes.plot(x, y, marker, color=_COLOURS[colour], markersize=6, label=role, alpha=0.85)
+    axes.set_xlabel("x", fontsize=9)
+    axes.set_ylabel("y", fontsize=9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    _tidy(axes)
+    return figure
 
 
 def draw_episodes(comparison: Comparison) -> Figure:
@@ -80,7 +146,7 @@ def _draw_image_episode(comparison: Comparison) -> Figure:
     return figure
 
 
-def _contact_sheet(example: dict[str, Any], ways: int) -> tuple[npt.NDArray[np.floating], float]:
+def _contact_sheet(example: Mapping[str, Any], ways: int) -> tuple[npt.NDArray[np.floating], float]:
     """Episode 0 as one picture, and the column where the query set begins."""
     support, query = (example[split][0][0] for split in ("train", "test"))
     blocks = [images.reshape(ways, -1, *images.shape[1:]) for images in (support, query)]

@@ -1,6 +1,10 @@
 """Benchmarks: how each is fetched, verified, built into a store and split into meta-splits."""
 
 from metabridge.datasets import helpers
+from metabridge.datasets.cifar import CIFARFS, FC100
+from metabridge.datasets.cub import CUB
+from metabridge.datasets.miniimagenet import MiniImagenet
+from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
 
-__all__ = ["Omniglot", "helpers"]
+__all__ = ["CIFARFS", "CUB", "FC100", "DoubleMNIST", "MiniImagenet", "Omniglot", "TripleMNIST", "helpers"]

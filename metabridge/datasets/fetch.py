@@ -1,16 +1,29 @@
 """Official archives: what identifies one, and how it gets onto this machine, verified."""
 
+import errno
 import hashlib
 import os
-from collections.abc import Callable
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
+
+from metabridge.datasets.downloaders import (
+    DRIVE,
+    HTTPDownloader,
+    SourceError,
+    WrongContentError,
+    choose_downloader,
+    page_words,
+)
 
 __all__ = ["Archive", "fetch", "verify"]
 
-_TIMEOUT_SECONDS = 30  # without an answer or a further byte, not for the whole download
-_CHUNK_BYTES = 1 << 16
+_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -19,19 +32,47 @@ class Archive:
 
     Attributes:
         name: file name.
-        urls: addresses, the preferred one first.
+        urls: sources, the preferred one first: `http:` and `https:` addresses, `"gdrive:<file id>"` for a file on
+            Google Drive, and what else pooch knows, such as `doi:`.
         sha256: hexadecimal checksum; this, not the name, identifies the file.
         size: bytes, or `None` if unknown.
+        md5: hexadecimal checksum where it is the only one published, which tells a damaged file from a whole one.
+
+    Raises:
+        ValueError: without a checksum; a size alone identifies nothing.
     """
 
     name: str
     urls: tuple[str, ...]
-    sha256: str
+    sha256: str | None = None
     size: int | None = None
+    md5: str | None = None
+
+    def __post_init__(self) -> None:
+        if not (self.sha256 or self.md5):
+            raise ValueError(f"`sha256` or `md5` must be given for {self.name}, got neither; a size alone is no check.")
+
+    @property
+    def checksum(self) -> str:
+        """The strongest checksum known, as `"sha256:…"` or `"md5:…"`."""
+        return f"sha256:{self.sha256}" if self.sha256 else f"md5:{self.md5}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The sources as addresses that a browser opens."""
+        return tuple(_browser_address(url) for url in self.urls)
 
     def __str__(self) -> str:
         size = "" if self.size is None else f"{self.size:,} bytes, "
-        return f"{self.name} ({size}sha256 {self.sha256})"
+        return f"{self.name} ({size}{self.checksum.replace(':', ' ')})"
+
+
+def _browser_address(url: str) -> str:
+    if url.startswith(DRIVE):
+        return f"https://drive.google.com/file/d/{url.removeprefix(DRIVE)}/view"
+    if url.startswith("doi:"):
+        return f"https://doi.org/{url.removeprefix('doi:').rpartition('/')[0]}"
+    return url
 
 
 def verify(path: str | os.PathLike[str], archive: Archive) -> None:
@@ -46,7 +87,7 @@ def verify(path: str | os.PathLike[str], archive: Archive) -> None:
     if difference is not None:
         raise ValueError(
             f"{path} is not the official {archive}: {difference}. It was left as it is; it may have been cut "
-            f"short or be another edition: get it again from {' or '.join(archive.urls)}."
+            f"short or be another edition: get it again from {' or '.join(archive.addresses)}."
         )
 
 
@@ -55,16 +96,23 @@ def _difference(path: Path, archive: Archive) -> str | None:
     size = path.stat().st_size
     if archive.size is not None and size != archive.size:
         return f"it holds {size:,} bytes, expected {archive.size:,}"
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    return None if found == archive.sha256 else f"its sha256 is {found}, expected {archive.sha256}"
+    for algorithm, expected in (("sha256", archive.sha256), ("md5", archive.md5)):
+        if not expected:
+            continue
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, partial(hashlib.new, algorithm, usedforsecurity=False)).hexdigest()
+        if found != expected.lower():
+            return f"its {algorithm} is {found}, expected {expected}"
+    return None
 
 
 def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = True) -> Path:
     """The verified archive in `folder`, downloaded unless it is there already.
 
-    The addresses are tried in order. A download is written beside its target under a temporary name and moved
-    into place when its checksum is right; a file of the same name with another checksum is then replaced.
+    The sources are tried in order. A download is written beside its target under a hidden name and moved into place
+    when its checksum is right; a file of the same name with another checksum is then replaced. What an interruption
+    leaves under the hidden name is continued by whatever source delivers next, and if its checksum is then wrong
+    it is downloaded anew once. Of several processes that fetch one archive at once, one downloads and the others wait.
 
     Args:
         archive: which archive.
@@ -75,70 +123,155 @@ def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = Tru
         `folder / archive.name`.
 
     Raises:
-        ConnectionError: if no address delivered a file.
+        ConnectionError: if no source delivered a file.
         ValueError: if one delivered another file, by size or checksum, and no other the right one.
+        OSError: if the disk has not enough space; the message says how much is needed.
     """
     target = Path(folder) / archive.name
-    answers: list[str] = []
-    if target.is_file():
-        difference = _difference(target, archive)
-        if difference is None:
-            return target
-        answers.append(f"{target}, already there: {difference}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    seen, difference = _look(target, archive)
+    if seen and difference is None:
+        return target
+    answers = [f"{target}, already there: {difference}"] if seen else []
     wrong_content = False
-    for url in archive.urls:
+    with _partial_file(target, progress) as part:
+        if _identity(target) != seen and _look(target, archive)[1] is None:
+            return target  # another process was faster
+        for url in archive.urls:
+            try:
+                _deliver(url, archive, part, progress)
+            except SourceError as error:
+                wrong_content |= isinstance(error, WrongContentError)
+                answers.append(f"{url}: {error}")
+            else:
+                part.replace(target)
+                return target
+    raise (ValueError if wrong_content else ConnectionError)(_failure(archive, target, part, answers))
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """What tells a file from the one that replaces it; empty if there is none."""
+    if not path.is_file():
+        return ()
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _look(target: Path, archive: Archive) -> tuple[tuple[int, ...], str | None]:
+    """The identity of what is at `target` and how it differs from the official archive."""
+    identity = _identity(target)
+    return identity, _difference(target, archive) if identity else "there is no such file"
+
+
+def _deliver(url: str, archive: Archive, part: Path, progress: bool) -> None:
+    """Complete the partial file from one source and verify it."""
+    while True:
+        held = part.stat().st_size
+        if archive.size is not None and held > archive.size:
+            os.truncate(part, 0)
+            held = 0
+        if archive.size is None or held != archive.size:
+            _download(url, archive, part, progress)
+        difference = _difference(part, archive)
+        if difference is None:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())  # before the move, so that the good name never stands for unwritten bytes
+            return
+        difference += _web_page_hint(part)
+        os.truncate(part, 0)
+        if held == 0:
+            raise WrongContentError(difference)
+
+
+def _download(url: str, archive: Archive, part: Path, progress: bool) -> None:
+    downloader = choose_downloader(url, archive.size, progress)
+    try:
+        downloader(url, str(part), None)
+    except SourceError:
+        raise
+    except OSError as error:
+        if error.errno in _FULL_DISK:
+            raise OSError(
+                error.errno,
+                f"the disk of {part.parent} is full: {archive.name} needs {_needed(archive, part)}, free some or "
+                f"choose another `root`; {part.stat().st_size:,} bytes are kept in {part}, the next try goes on "
+                "from there",
+            ) from None
+        if isinstance(downloader, HTTPDownloader):
+            raise
+        raise SourceError(str(error) or type(error).__name__) from None  # pooch's: network and file are not told apart
+    except (ValueError, EOFError) as error:
+        raise SourceError(str(error) or type(error).__name__) from None
+
+
+def _needed(archive: Archive, part: Path) -> str:
+    if archive.size is None:
+        return "more"
+    return f"{archive.size - part.stat().st_size:,} bytes more"
+
+
+@contextmanager
+def _partial_file(target: Path, progress: bool) -> Iterator[Path]:
+    """The hidden partial download beside `target`, this process's alone until the block ends.
+
+    Where the file system has no locks it is under a name of its own, and not kept.
+    """
+    path = target.with_name(f".{target.name}.part")
+    while True:
+        file = path.open("ab")
+        shared = _lock(file, progress, target)
+        if not shared:
+            file.close()
+            path.unlink(missing_ok=True)
+            path = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+            file = path.open("ab")
+        if _is_at(file, path):  # or else its last owner moved or removed it while we waited
+            break
+        file.close()
+    with file:
         try:
-            return _download(url, archive, target, progress)
-        except OSError as error:
-            if error.errno is not None:  # the disk's error; what a server answers carries no errno
-                raise
-            answers.append(f"{url}: {error or type(error).__name__}")
-        except ValueError as error:
-            wrong_content = True
-            answers.append(f"{url}: {error}")
-    kind = ValueError if wrong_content else ConnectionError
-    raise kind(_failure(archive, target, answers))
+            yield path
+        finally:
+            if _is_at(file, path) and (not shared or path.stat().st_size == 0):
+                path.unlink()
 
 
-def _failure(archive: Archive, target: Path, answers: list[str]) -> str:
-    lines = "".join(f"\n  {answer}" for answer in answers)
+def _lock(file: BinaryIO, progress: bool, target: Path) -> bool:
+    """Wait until nobody else has the file; whether the system can do that."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if progress:
+            print(f"another process is downloading {target}; waiting for it.", file=sys.stderr)
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(file: BinaryIO, path: Path) -> bool:
+    """Whether an open file is the one that bears a name."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
+
+
+def _failure(archive: Archive, target: Path, part: Path, answers: list[str]) -> str:
+    lines = "".join(f"\n  {answer}" for answer in answers) or "\n  no address is known."
+    held = part.stat().st_size if part.is_file() else 0
+    kept = f"{held:,} bytes are kept in {part}, the next try goes on from there." if held else "Nothing was kept."
+    source = f" from {' or '.join(archive.addresses)}" if archive.urls else ""
     return (
-        f"could not download {archive}:{lines}\nNothing of these downloads was kept. Get the file by other "
-        f"means and put it at {target}, or name it with `--from FILE` (`source=` in Python)."
+        f"could not download {archive}:{lines}\n{kept} Get {archive.name} by hand{source}, check that its "
+        f"{archive.checksum.replace(':', ' is ')}, and put it at {target}, or name it with `--from FILE` "
+        "(`source=` in Python)."
     )
-
-
-def _download(url: str, archive: Archive, target: Path, progress: bool) -> Path:
-    import pooch  # 0.1 s to import, and needed only here
-
-    pooch.retrieve(
-        url,
-        known_hash=f"sha256:{archive.sha256}",
-        fname=target.name,
-        path=target.parent,
-        downloader=_checking_downloader(archive, progress),
-    )
-    return target
-
-
-def _checking_downloader(archive: Archive, progress: bool) -> Callable[[str, str, Any], None]:
-    """A pooch downloader that says what arrived instead of the archive; pooch deletes it then."""
-    import pooch
-
-    http = pooch.HTTPDownloader(progressbar=progress, chunk_size=_CHUNK_BYTES, timeout=_TIMEOUT_SECONDS)
-
-    def download(url: str, output_file: str, caller: Any) -> None:
-        http(url, output_file, caller)
-        arrived = Path(output_file)
-        difference = _difference(arrived, archive)
-        if difference is not None:
-            raise ValueError(f"{difference}{_web_page_hint(arrived)}")
-
-    return download
 
 
 def _web_page_hint(path: Path) -> str:
     """The usual cause of a wrong checksum: a page that asks for a log-in or reports a quota."""
     with path.open("rb") as file:
-        is_page = file.read(64).lstrip().startswith(b"<")
-    return " (a web page arrived instead of the archive)" if is_page else ""
+        page = file.read(1 << 16)
+    return f" ({page_words(page.decode('utf-8', 'replace'))})" if page.lstrip().startswith(b"<") else ""

@@ -1,14 +1,21 @@
 """The paper's short interface: one call from a folder to a meta-dataset with support and query sets."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
+from metabridge.datasets.cifar import CIFARFS, FC100
+from metabridge.datasets.cub import CUB
+from metabridge.datasets.miniimagenet import MiniImagenet
+from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
-from metabridge.metadatasets import resolve_meta_split
+from metabridge.metadatasets import CombinationMetaDataset, resolve_meta_split
 from metabridge.splitters import ClassSplitter
 from metabridge.transforms import Categorical, Rotation
 
-__all__ = ["omniglot"]
+__all__ = ["cifar_fs", "cub", "doublemnist", "fc100", "miniimagenet", "omniglot", "triplemnist"]
+
+D = TypeVar("D", bound=CombinationMetaDataset)
 
 
 def omniglot(
@@ -39,15 +46,124 @@ def omniglot(
     Raises:
         ValueError: if `num_classes_per_task` is given and is not `ways`; and whatever `Omniglot` raises.
     """
+    if _meta_split(kwargs) == "train":
+        kwargs.setdefault("class_augmentations", [Rotation([90, 180, 270])])
+    return _helped(Omniglot, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def miniimagenet(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> MiniImagenet:
+    """Mini-ImageNet with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `MiniImagenet`; no class is augmented.
+    """
+    return _helped(MiniImagenet, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def cifar_fs(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> CIFARFS:
+    """CIFAR-FS with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `CIFARFS`; no class is augmented.
+    """
+    return _helped(CIFARFS, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def fc100(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> FC100:
+    """FC100 with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `FC100`; no class is augmented.
+    """
+    return _helped(FC100, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def cub(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> CUB:
+    """Caltech-UCSD Birds with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `CUB`; no class is augmented.
+    """
+    return _helped(CUB, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def doublemnist(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> DoubleMNIST:
+    """Double MNIST with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `DoubleMNIST`; no class is augmented.
+    """
+    return _helped(DoubleMNIST, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def triplemnist(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> TripleMNIST:
+    """Triple MNIST with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `TripleMNIST`; no class is augmented.
+    """
+    return _helped(TripleMNIST, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def _helped(
+    meta_dataset: Callable[..., D],
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool,
+    test_shots: int | None,
+    seed: int | None,
+    kwargs: dict[str, Any],
+) -> D:
     if kwargs.setdefault("num_classes_per_task", ways) != ways:
         raise ValueError(
             f"`num_classes_per_task` must equal `ways`, which is {ways}, "
             f"got {kwargs['num_classes_per_task']}; leave it out."
         )
-    if _meta_split(kwargs) == "train":
-        kwargs.setdefault("class_augmentations", [Rotation([90, 180, 270])])
     kwargs.setdefault("target_transform", Categorical(ways))
-    dataset = Omniglot(folder, **kwargs)
+    dataset = meta_dataset(folder, **kwargs)
     ClassSplitter(
         dataset,
         shuffle=shuffle,

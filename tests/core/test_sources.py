@@ -1,10 +1,14 @@
 """Class sources: one content, one fingerprint, wherever it is stored; a store is whole or not there (contract C9)."""
 
+import errno
+import itertools
 import json
 import os
 import pickle
 import shutil
 import signal
+import tracemalloc
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -468,6 +472,207 @@ def test_of_two_writers_at_once_the_last_to_finish_stays_whole(tmp_path):
     assert files == 2, "the finished store and the unfinished one's temporary file"
     assert HDF5Source(path).recompute_fingerprint() == last
     assert left_in(tmp_path) == ["store.h5"]
+
+
+# Examples that come in another order
+
+
+def in_order_of(order, classes, together=1):
+    """Pairs of rows and examples, in an order, so many at a time; alone they are a number and an example."""
+    whole = np.concatenate(list(classes.values()))
+    for start in range(0, len(order), together):
+        rows = order[start : start + together]
+        yield (rows[0], whole[rows[0]]) if together == 1 else (rows, whole[rows])
+
+
+def write_rows(path, pairs, classes=None):
+    first = next(iter((classes or classes_of()).values()))
+    return write_store(path, NAMES, SIZES, first.shape[1:], first.dtype, pairs, {})
+
+
+@pytest.mark.parametrize("together", [1, 3, 17])
+@pytest.mark.parametrize("order", ["as it is", "reversed", "mixed"])
+def test_the_order_in_which_examples_come_does_not_matter(classes, tmp_path, order, together):
+    order = {
+        "as it is": np.arange(17),
+        "reversed": np.arange(17)[::-1],
+        "mixed": np.random.default_rng(1).permutation(17),
+    }[order]
+    expected = write(tmp_path / "a.h5", classes)
+    assert write_rows(tmp_path / "b.h5", in_order_of(order, classes, together), classes) == expected
+    np.testing.assert_array_equal(HDF5Source(tmp_path / "b.h5").examples, HDF5Source(tmp_path / "a.h5").examples)
+    assert HDF5Source(tmp_path / "b.h5").recompute_fingerprint() == expected
+    assert left_in(tmp_path) == ["a.h5", "b.h5"]
+
+
+EXAMPLE = np.zeros((3, 2, 1), np.uint8)
+ALL = list(range(17))
+WRONG_ROWS = [
+    ([(row, EXAMPLE) for row in ALL if row != 5], ValueError, "17 examples, got 16; row 5 is the first missing"),
+    ([(row, EXAMPLE) for row in [*ALL, 5]], ValueError, "every row must be in `blocks` once, row 5 comes again"),
+    ([([3, 4, 3], np.stack([EXAMPLE] * 3))], ValueError, "once, row 3 comes again"),
+    ([(17, EXAMPLE)], ValueError, r"must be in \[0, 17\), got 17"),
+    ([(-1, EXAMPLE)], ValueError, r"must be in \[0, 17\), got -1"),
+    ([(0.0, EXAMPLE)], TypeError, r"must be one integer or `\(n,\)` of them, got float64 \(1,\)"),
+    ([(True, EXAMPLE)], TypeError, "must be one integer"),
+    ([([[0]], EXAMPLE[np.newaxis])], TypeError, "must be one integer"),
+    ([([0, 1], EXAMPLE[np.newaxis])], ValueError, r"shape \(3, 2, 1\), got \(1, 3, 2, 1\) for 2 rows"),
+    ([(0, EXAMPLE[:2])], ValueError, r"shape \(3, 2, 1\), got \(1, 2, 2, 1\) for 1 rows"),
+    ([(0, EXAMPLE), EXAMPLE[np.newaxis]], TypeError, "all arrays or all pairs of rows and examples, got both"),
+    ([EXAMPLE[np.newaxis], (1, EXAMPLE)], TypeError, "all arrays or all pairs of rows and examples, got both"),
+    ([(0, EXAMPLE + np.int64(300))], ValueError, "must hold values that fit uint8, got .*int.* values that do not"),
+    ([(0, EXAMPLE + 0.5)], ValueError, "must hold values that fit uint8, got float64"),
+    ([(0, EXAMPLE.astype(np.int8) - 1)], ValueError, "must hold values that fit uint8, got int"),
+    ([np.full((17, 3, 2, 1), 256)], ValueError, "must hold values that fit uint8, got int64"),
+]
+
+
+@pytest.mark.parametrize(("blocks", "error", "message"), WRONG_ROWS)
+def test_rows_that_do_not_fit_leave_nothing(tmp_path, blocks, error, message):
+    with pytest.raises(error, match=message):
+        write_rows(tmp_path / "store.h5", blocks)
+    assert left_in(tmp_path) == []
+
+
+def test_values_of_another_type_that_fit_are_taken(tmp_path):
+    whole = np.concatenate(list(classes_of().values()))
+    expected = write(tmp_path / "a.h5", classes_of())
+    for blocks in ([whole.astype(np.int64)], [(np.arange(17), whole.astype(np.float64))]):
+        assert write_rows(tmp_path / "b.h5", blocks) == expected
+
+
+def test_rows_are_written_in_bounded_memory(tmp_path):
+    example = np.zeros((1 << 18,), np.uint8)
+    tracemalloc.start()
+    try:
+        write_store(tmp_path / "s.h5", ["a"], [200], (1 << 18,), np.uint8, ((i, example) for i in range(200)[::-1]), {})
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20 < 200 << 18
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_row_that_reads_back_differently_is_not_kept(tmp_path, monkeypatch):
+    numbers = itertools.count()
+    monkeypatch.setattr(hdf5.zlib, "crc32", lambda content: next(numbers))
+    with pytest.raises(OSError, match="reads back differently in row 0 than was written; the disk may be failing"):
+        write_rows(tmp_path / "store.h5", in_order_of(ALL, classes_of()))
+    assert left_in(tmp_path) == []
+
+
+KILLED_LATE = """
+import os, pathlib, signal, sys
+import numpy as np
+from metabridge.sources import hdf5, write_store
+
+path, place, kind = sys.argv[1:]
+
+def kill(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def blocks():
+    for row in range(4):
+        if (place, row) == ("row", 2):
+            kill()
+        yield np.full((1, 3), row, np.uint8) if kind == "blocks" else (3 - row, np.full(3, 3 - row, np.uint8))
+
+if place == "layout":
+    hdf5._written = kill
+elif place == "check":
+    hdf5._check_written = kill
+elif place == "move":
+    pathlib.Path.replace = kill
+write_store(path, ["a", "b"], [2, 2], (3,), np.uint8, blocks(), {})
+if place == "end":
+    kill()
+"""
+
+
+@pytest.mark.parametrize("kind", ["blocks", "rows"])
+@pytest.mark.parametrize("place", ["layout", "row", "check", "move", "end"])
+def test_a_writer_killed_anywhere_leaves_nothing_or_the_whole(tmp_path, place, kind):
+    path = tmp_path / "store.h5"
+    assert run_python(KILLED_LATE, path, place, kind).returncode == -signal.SIGKILL
+    if place == "end":
+        assert HDF5Source(path).recompute_fingerprint() == HDF5Source(path).fingerprint
+        assert HDF5Source(path).examples[:, 0].tolist() == [0, 1, 2, 3]
+        assert left_in(tmp_path) == ["store.h5"]
+    else:
+        (left,) = left_in(tmp_path)
+        assert left.startswith(".store.h5.")
+        assert left.endswith(".part")
+
+
+FULL = """
+import resource, sys
+import numpy as np
+from metabridge.sources import write_store
+
+path, limit, kind = sys.argv[1:]
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+examples = np.zeros((100, 10_000), np.uint8)
+try:
+    blocks = [examples] if kind == "blocks" else [(range(100), examples)]
+    write_store(path, ["a"], [100], (10_000,), np.uint8, blocks, {})
+except OSError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("kind", ["blocks", "rows"])
+@pytest.mark.parametrize("limit", [0, 3_000, 500_000, 1_002_000])
+def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, limit, kind):
+    result = run_python(FULL, tmp_path / "store.h5", limit, kind)
+    assert result.returncode == 0, result.stderr
+    assert "store.h5 cannot be stored (File too large): it needs 1,000,000 bytes, and " in result.stdout
+    assert result.stderr == ""
+    assert left_in(tmp_path) == []
+    assert "stored" not in run_python(FULL, tmp_path / "store.h5", 2_000_000, kind).stdout
+    assert left_in(tmp_path) == ["store.h5"]
+
+
+def test_too_little_space_is_found_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100))
+
+    def blocks():
+        raise AssertionError
+        yield
+
+    with pytest.raises(OSError, match=r"\(No space left on device\): it needs 102 bytes, and 100 are free on the disk"):
+        write_rows(tmp_path / "store.h5", blocks())
+    assert left_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("fallocate", ["promises", "is not supported", "is not there"])
+def test_a_disk_that_fills_up_while_writing_leaves_nothing(tmp_path, monkeypatch, fallocate):
+    def unsupported(*_):
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    def full(self, file, row, block):
+        if row == 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write_row(self, file, row, block)
+
+    if fallocate == "is not there":
+        monkeypatch.delattr(os, "posix_fallocate")
+    elif fallocate == "is not supported":
+        monkeypatch.setattr(os, "posix_fallocate", unsupported)
+    write_row = hdf5._Region.write
+    expected = write_rows(tmp_path / "good.h5", in_order_of(ALL, classes_of()))
+    assert HDF5Source(tmp_path / "good.h5").recompute_fingerprint() == expected
+    monkeypatch.setattr(hdf5._Region, "write", full)
+    with pytest.raises(OSError, match=r"store\.h5 cannot be stored \(No space left on device\)"):
+        write_rows(tmp_path / "store.h5", in_order_of(ALL, classes_of()))
+    assert left_in(tmp_path) == ["good.h5"]
+
+
+def test_an_error_of_the_disk_other_than_full_is_left_alone(tmp_path):
+    def blocks():
+        yield classes_of()["alef"]
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        write_rows(tmp_path / "store.h5", blocks())
+    assert left_in(tmp_path) == []
 
 
 def test_an_open_source_keeps_its_content_when_the_store_is_replaced(stored):

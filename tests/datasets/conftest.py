@@ -123,40 +123,94 @@ def small1_zip():
 
 
 @dataclass
+class Answer:
+    """What a path is answered with.
+
+    Attributes:
+        body: the file.
+        status: HTTP status.
+        announced: the length announced, if it is a lie; -1 announces none.
+        stop: end the connection after so many bytes of the answer.
+        gate: wait for it where `stop` is, and go on then.
+        ranges: what a range is answered with: `"ignore"`, `"honour"`, `"elsewhere"`, `"endless"` or `"refuse"`.
+        headers: further headers.
+    """
+
+    body: bytes = b""
+    status: int = 200
+    announced: int | None = None
+    stop: int | None = None
+    gate: threading.Event | None = None
+    ranges: str = "ignore"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
 class Server:
-    """A web server on this machine: `answers` maps a path to (status, body, announced length)."""
+    """A web server on this machine: what it answers on each path, and what it was asked for."""
 
     address: str
-    answers: dict[str, tuple[int, bytes, int]] = field(default_factory=dict)
+    answers: dict[str, Answer] = field(default_factory=dict)
     requests: list[str] = field(default_factory=list)
+    ranges: list[str | None] = field(default_factory=list)
+    closing: threading.Event = field(default_factory=threading.Event)
 
-    def serve(self, name, body=b"", status=200, announced=None):
+    def serve(self, name, body=b"", status=200, announced=None, **behaviour):
         """Answer requests for `name`; returns its address."""
-        self.answers[f"/{name}"] = (status, body, len(body) if announced is None else announced)
+        self.answers[f"/{name}"] = Answer(body, status, announced, **behaviour)
         return f"{self.address}/{name}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers as `server.state` says."""
+
+    def do_GET(self):
+        state = self.server.state
+        state.requests.append(self.path)
+        state.ranges.append(self.headers["Range"])
+        answer = state.answers.get(self.path) or Answer(status=404)
+        start, status = 0, answer.status
+        headers = dict(answer.headers)
+        if self.headers["Range"] and answer.ranges != "ignore" and status == 200:
+            start = int(self.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            status = 416 if answer.ranges == "refuse" else 206
+            claimed = start + 7 if answer.ranges == "elsewhere" else start
+            total = "*" if answer.ranges == "endless" else len(answer.body)
+            headers["Content-Range"] = f"bytes {claimed}-{len(answer.body) - 1}/{total}"
+        body = answer.body[start:] if status != 416 else b""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        announced = len(body) if answer.announced is None else answer.announced
+        if announced >= 0:
+            self.send_header("Content-Length", str(announced))
+        self.end_headers()
+        self.wfile.write(body[: answer.stop])
+        if answer.gate is not None:
+            while not (answer.gate.wait(0.01) or state.closing.is_set()):
+                pass
+            self.wfile.write(body[answer.stop :])
+
+    def log_message(self, format, *args):
+        pass
+
+
+class QuietServer(ThreadingHTTPServer):
+    """Says nothing when a client goes away."""
+
+    def handle_error(self, request, client_address):
+        pass
 
 
 @pytest.fixture
 def server(monkeypatch):
     """A running `Server`; what it was not told to serve answers 404."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            state.requests.append(self.path)
-            status, body, announced = state.answers.get(self.path, (404, b"", 0))
-            self.send_response(status)
-            self.send_header("Content-Length", str(announced))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format, *args):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        state = Server(f"http://127.0.0.1:{http.server_address[1]}")
+    with QuietServer(("127.0.0.1", 0), Handler) as http:
+        http.state = state = Server(f"http://127.0.0.1:{http.server_address[1]}")
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield state
+        state.closing.set()
         http.shutdown()
         thread.join()

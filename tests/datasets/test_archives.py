@@ -1,14 +1,19 @@
 """Reading archives: plain members come back byte for byte, everything else is refused."""
 
+import io
 import os
 import random
 import stat
 import struct
+import tarfile
+import tracemalloc
 import zipfile
+from contextlib import suppress
 
 import pytest
 
-from metabridge.datasets.archives import open_members, unsafe_reason
+from metabridge.datasets import archives
+from metabridge.datasets.archives import Members, open_members, open_nested, unsafe_reason
 
 FILES = {"top/b.png": b"bb" * 50, "top/a/c.png": b"c" * 300, "top/a.txt": b""}
 
@@ -223,3 +228,312 @@ def test_a_large_file_in_a_folder_is_refused(tmp_path):
     (tmp_path / "large").write_bytes(bytes(1001))
     with pytest.raises(ValueError, match="'large' holds 1,001 bytes uncompressed, more than the 1,000"):
         open_members(tmp_path, max_member_bytes=1000)
+
+
+# Tar archives --------------------------------------------------------------------------------------------
+
+TARS = {"": ".tar", "gz": ".tar.gz", "bz2": ".tar.bz2"}
+
+
+def write_tar(path, files, compression="", form=tarfile.PAX_FORMAT, **changes):
+    """A tar archive; `changes` are attributes of its last member."""
+    with tarfile.open(path, f"w:{compression}", format=form) as tar:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            if name == list(files)[-1]:
+                for attribute, value in changes.items():
+                    setattr(info, attribute, value)
+            tar.addfile(info, io.BytesIO(content) if info.isreg() else None)
+    return path
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
+@pytest.mark.parametrize("compression", TARS)
+def test_every_tar_holds_the_same_members(tmp_path, compression, form):
+    long = {"top/" + "long" * 20 + "/" + "name" * 20 + ".png": b"long", **FILES}
+    path = write_tar(tmp_path / f"good{TARS[compression]}", long, compression, form)
+    assert read_all(path) == long
+    with open_members(path) as members:
+        assert members.names == tuple(sorted(long))
+        assert list(members.stream()) == list(long.items()), "archive order"
+        assert members.read("top/b.png") == members.read("top/b.png")
+
+
+def test_an_archive_is_known_by_its_content_not_by_its_name(tmp_path):
+    for compression in TARS:
+        assert read_all(write_tar(tmp_path / "data.zip", FILES, compression)) == FILES
+    assert read_all(write_zip(tmp_path / "data.tar.gz", FILES)) == FILES
+
+
+def test_folders_and_the_dot_that_tar_writes_are_no_members(tmp_path):
+    with tarfile.open(tmp_path / "dots.tar", "w") as tar:
+        for name in (".", "./top", "./top"):
+            info = tarfile.TarInfo(name)
+            info.type = tarfile.DIRTYPE
+            tar.addfile(info)
+        tar.addfile(tarfile.TarInfo("./top/a.txt"))
+    assert read_all(tmp_path / "dots.tar") == {"top/a.txt": b""}
+
+
+@pytest.mark.parametrize("compression", TARS)
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../evil", "leaves its folder"),
+        ("top/../../evil", "leaves its folder"),
+        ("./../evil", "leaves its folder"),
+        ("/etc/evil", "is an absolute path"),
+        ("C:/evil", "names a drive"),
+        ("..\\evil", "holds a backslash"),
+        ("top//evil", "is not a plain path"),
+        ("././evil", "is not a plain path"),
+    ],
+)
+def test_an_unsafe_name_in_a_tar_is_refused(tmp_path, compression, name, reason):
+    path = write_tar(tmp_path / f"bad{TARS[compression]}", {**FILES, name: b"evil"}, compression)
+    with pytest.raises(ValueError, match=rf"bad\{TARS[compression]}: member '.*evil' {reason}; nothing was read"):
+        open_members(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a symbolic link"),
+        ({"type": tarfile.SYMTYPE, "linkname": "top/b.png"}, "is a symbolic link"),
+        ({"type": tarfile.LNKTYPE, "linkname": "top/b.png"}, "is a hard link"),
+        ({"type": tarfile.LNKTYPE, "linkname": "../../etc/passwd"}, "is a hard link"),
+        ({"type": tarfile.CHRTYPE}, "is neither a file nor a folder"),
+        ({"type": tarfile.BLKTYPE}, "is neither a file nor a folder"),
+        ({"type": tarfile.FIFOTYPE}, "is neither a file nor a folder"),
+        ({"type": tarfile.CONTTYPE, "size": 0}, "is neither a file nor a folder"),
+        ({"type": b"Z", "size": 0}, "is neither a file nor a folder"),
+        ({"pax_headers": {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,1"}}, "is a sparse"),
+    ],
+)
+def test_a_tar_member_that_is_no_file_is_refused(tmp_path, changes, reason):
+    path = write_tar(tmp_path / "bad.tar", {**FILES, "top/evil": b"x"}, **changes)
+    with pytest.raises(ValueError, match=rf"bad\.tar: member 'top/evil' {reason}"):
+        open_members(path)
+
+
+def test_a_duplicate_in_a_tar_is_refused(tmp_path):
+    path = write_tar(tmp_path / "bad.tar", {**FILES, "./top/b.png": b"another"})
+    with pytest.raises(ValueError, match=r"member '\./top/b\.png' appears twice"):
+        open_members(path)
+
+
+@pytest.mark.parametrize("compression", TARS)
+def test_a_tar_bomb_is_refused_before_it_is_unpacked(tmp_path, compression):
+    path = write_tar(tmp_path / "bomb", {"a": b"", "b": bytes(8 << 20)}, compression)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match="'b' holds 8,388,608 bytes uncompressed, more than the 1,000 allowed"):
+            open_members(path, max_member_bytes=1000)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+    assert len(read_all(path)["b"]) == 8 << 20
+
+
+@pytest.mark.parametrize("write", [write_zip, write_tar])
+def test_many_members_that_are_a_bomb_together_are_refused(tmp_path, write, monkeypatch):
+    path = write(tmp_path / "bomb", {f"{i:02d}": bytes(100) for i in range(30)})
+    assert len(read_all(path, max_total_bytes=3000)) == 30
+    with pytest.raises(ValueError, match=r"'29' brings all members together to 3,000 bytes .* the 2,999 allowed"):
+        open_members(path, max_total_bytes=2999)
+    monkeypatch.setattr(archives, "_MAX_MEMBERS", 20)
+    with pytest.raises(ValueError, match="'20' is one more than the 20 members allowed"):
+        open_members(path)
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_name_as_long_as_a_bomb_is_refused(tmp_path, form):
+    path = write_tar(tmp_path / "bomb.tar.gz", {**FILES, "n" * (8 << 20): b""}, "gz", form)
+    assert path.stat().st_size < 40_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"bomb\.tar\.gz is not a readable tar archive \(a header is longer than"):
+            open_members(path)
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def tar_header(name, size, kind=b"0"):
+    """A header block with any size, negative ones included."""
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    block[156:157] = kind
+    block[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+@pytest.mark.parametrize("kind", [b"0", b"L", b"x"])
+@pytest.mark.parametrize("size", [-512, -1024, -(1 << 40), 1 << 70])
+def test_a_tar_that_leads_backwards_or_nowhere_ends(tmp_path, kind, size):
+    path = tmp_path / "bad.tar"
+    path.write_bytes(tar_header("a", 0) + tar_header("b", size, kind) + bytes(10240))
+    reason = "its headers do not follow" if kind == b"0" and size == -512 else ""
+    with pytest.raises(ValueError, match=rf"bad\.tar.*{reason}"):
+        open_members(path)
+
+
+def test_a_damaged_tar_gives_its_bytes_or_a_value_error(tmp_path):
+    """Cut anywhere: always an error. Any bytes overwritten: never another exception."""
+    draw = random.Random(0)
+    path = tmp_path / "data.tar"
+    for compression in TARS:
+        raw = write_tar(path, {**FILES, "n" * 120: b"long"}, compression).read_bytes()
+        end = len(raw) if compression else raw.rfind(b"long") + 4
+        for length in range(0, end, 61):
+            path.write_bytes(raw[:length])
+            with pytest.raises(ValueError, match=r"data\.tar"):
+                read_all(path)
+        for _ in range(150):
+            changed = bytearray(raw)
+            for _ in range(draw.randint(1, 3)):
+                changed[draw.randrange(end)] = draw.randrange(256)
+            path.write_bytes(changed)
+            with suppress(ValueError):
+                read_all(path)
+
+
+def test_what_tar_cannot_read_is_not_the_end(tmp_path):
+    path = write_tar(tmp_path / "data.tar", FILES)
+    raw = bytearray(path.read_bytes())
+    raw[raw.rfind(b"top/a.txt") + 150] ^= 1  # the checksum of the last header
+    path.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"data\.tar is not a readable tar archive \(it does not end as"):
+        open_members(path)
+
+
+def test_a_tar_of_nothing_is_refused(tmp_path):
+    (tmp_path / "empty.tar").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"empty\.tar is not a readable tar archive \(empty file\)"):
+        open_members(tmp_path / "empty.tar")
+
+
+# Streams -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["zip", "folder", *TARS])
+def stored(request, tmp_path):
+    """The same files in every kind of container."""
+    if request.param == "zip":
+        return write_zip(tmp_path / "files.zip", FILES)
+    if request.param == "folder":
+        for name, content in FILES.items():
+            (tmp_path / "files" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "files" / name).write_bytes(content)
+        return tmp_path / "files"
+    return write_tar(tmp_path / "files.tar", FILES, request.param)
+
+
+def test_a_stream_holds_all_members_or_those_named(stored):
+    with open_members(stored) as members:
+        order = sorted(FILES) if stored.is_dir() else list(FILES)
+        assert list(members.stream()) == [(name, FILES[name]) for name in order]
+        wanted = ["top/a/c.png", "top/b.png"]
+        assert list(members.stream(wanted)) == [(name, FILES[name]) for name in order if name in wanted]
+        assert list(members.stream([])) == []
+        with pytest.raises(KeyError, match="absent"):
+            members.stream(["top/b.png", "absent"])
+        with pytest.raises(KeyError, match="absent"):
+            members.read("absent")
+        with pytest.raises(KeyError, match="absent"):
+            members.open("absent")
+
+
+def test_an_open_member_reads_like_a_file_beside_others(stored):
+    with open_members(stored) as members, members.open("top/b.png") as first, members.open("top/a/c.png") as second:
+        assert first.read(3) == b"bbb"
+        assert second.read(2) == b"cc"
+        assert next(members.stream(["top/b.png"]))[1] == FILES["top/b.png"]
+        assert first.read() == FILES["top/b.png"][3:]
+        assert second.readline() == FILES["top/a/c.png"][2:]
+        assert first.read() == b""
+
+
+def test_a_stream_is_one_pass_over_a_compressed_archive(tmp_path, monkeypatch):
+    files = {f"{i:02d}": random.Random(i).randbytes(20_000) for i in range(20)}
+    path = write_tar(tmp_path / "data.tar.gz", files, "gz")
+    with open_members(path) as members:
+        rewinds = []
+        rewind = members._tar._buffer.raw._rewind
+        monkeypatch.setattr(members._tar._buffer.raw, "_rewind", lambda: (rewinds.append(1), rewind()))
+        assert dict(members.stream()) == files
+        assert len(rewinds) == 1
+
+
+def test_a_stream_holds_one_member_in_memory(tmp_path):
+    path = write_tar(tmp_path / "data.tar.gz", {f"{i}": bytes(2 << 20) for i in range(10)}, "gz")
+    with open_members(path) as members:
+        tracemalloc.start()
+        try:
+            assert sum(len(content) for _, content in members.stream()) == 20 << 20
+            assert tracemalloc.get_traced_memory()[1] < 10 << 20
+        finally:
+            tracemalloc.stop()
+
+
+def test_an_open_member_that_lies_about_its_size_is_damaged(archive):
+    for announced in (10, 99, 101, 5000):
+        patch_headers(archive, 22, 24, announced, "<I")
+        with (
+            open_members(archive) as members,
+            members.open("top/b.png") as file,
+            pytest.raises(ValueError, match=r"member 'top/b\.png' is damaged"),
+        ):
+            file.read()
+
+
+def test_a_tar_cut_short_after_it_was_opened_is_damaged(tmp_path):
+    path = write_tar(tmp_path / "data.tar", {"a": bytes(100_000)})
+    with open_members(path) as members:
+        os.truncate(path, 50_000)
+        with pytest.raises(ValueError, match="member 'a' is damaged"):
+            members.read("a")
+        with members.open("a") as file, pytest.raises(ValueError, match="member 'a' is damaged"):
+            file.read()
+
+
+# Archives in archives ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spooled", [10, 1 << 20])
+@pytest.mark.parametrize("inner", ["zip", *TARS])
+def test_an_archive_in_an_archive_is_read(tmp_path, inner, spooled, monkeypatch, snapshot):
+    monkeypatch.setattr(archives, "_SPOOLED_BYTES", spooled)
+    path = write_zip(tmp_path / "inner", FILES) if inner == "zip" else write_tar(tmp_path / "inner", FILES, inner)
+    outers = [
+        write_zip(tmp_path / "outer.zip", {"in/data.x": path.read_bytes()}),
+        write_tar(tmp_path / "outer.tgz", {"in/data.x": path.read_bytes()}, "gz"),
+    ]
+    before = snapshot(tmp_path)
+    for outer in outers:
+        with open_members(outer) as members:
+            nested = open_nested(members, "in/data.x")
+        with nested:
+            assert isinstance(nested, Members)
+            assert nested.path == outer / "in/data.x"
+            assert {name: nested.read(name) for name in nested.names} == FILES
+    assert snapshot(tmp_path) == before
+
+
+def test_what_an_inner_archive_hides_is_refused(tmp_path):
+    evil = write_tar(tmp_path / "evil.tar", {"../evil": b"evil"}).read_bytes()
+    bomb = write_zip(tmp_path / "bomb.zip", {"a": bytes(5000), "b": bytes(5000)}).read_bytes()
+    outer = write_tar(tmp_path / "outer.tar", {"evil.tar": evil, "bomb.zip": bomb, "page.zip": b"<html>"})
+    with open_members(outer) as members:
+        with pytest.raises(ValueError, match=r"outer\.tar/evil\.tar: member '\.\./evil' leaves its folder"):
+            open_nested(members, "evil.tar")
+        with pytest.raises(ValueError, match=r"outer\.tar/bomb\.zip: member 'a' holds 5,000 bytes"):
+            open_nested(members, "bomb.zip", max_member_bytes=10)
+        with pytest.raises(ValueError, match=r"outer\.tar/bomb\.zip: member 'b' brings all members together"):
+            open_nested(members, "bomb.zip", max_total_bytes=9999)
+        with pytest.raises(ValueError, match=r"outer\.tar/page\.zip is not a readable zip archive"):
+            open_nested(members, "page.zip")
+        with pytest.raises(KeyError, match="absent"):
+            open_nested(members, "absent")

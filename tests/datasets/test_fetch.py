@@ -1,10 +1,22 @@
 """Downloads: verified, whole or not at all, and an error that says what every address answered."""
 
+import errno
+import hashlib
+import os
 import re
+import signal
+import subprocess
+import sys
+import threading
+import time
 import tracemalloc
+from types import SimpleNamespace
 
 import pytest
+from helpers import ROOT
 
+from metabridge.datasets import downloaders
+from metabridge.datasets import fetch as fetch_module
 from metabridge.datasets.fetch import Archive, fetch, verify
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 400
@@ -40,7 +52,7 @@ def test_a_download_is_kept_and_not_repeated(server, original, downloads, archiv
 def test_progress_is_shown_on_standard_error(server, original, downloads, archive_of, capsys):
     fetch(archive_of(original, [server.serve("data.zip", CONTENT)]), downloads, progress=True)
     shown = capsys.readouterr()
-    assert "100%" in shown.err
+    assert "data.zip: 100%" in shown.err
     assert shown.out == ""
 
 
@@ -59,11 +71,12 @@ def test_addresses_are_tried_in_order(server, original, downloads, archive_of):
 
 def test_when_nothing_answers_the_error_says_everything(server, original, downloads, archive_of):
     urls = [
-        server.serve("gone"),
-        server.serve("cut", CONTENT[:9], announced=500),
+        f"{server.address}/gone",
+        server.serve("lies", CONTENT[:9], announced=500),
+        server.serve("moved", status=302),
         "http://127.0.0.1:9/refused",
+        "gopher://127.0.0.1/old",
     ]
-    del server.answers["/gone"]
     archive = archive_of(original, urls)
     with pytest.raises(ConnectionError) as caught:
         fetch(archive, downloads, progress=False)
@@ -71,8 +84,13 @@ def test_when_nothing_answers_the_error_says_everything(server, original, downlo
     expected = [
         f"data.zip ({len(CONTENT):,} bytes, sha256 {archive.sha256})",
         "/gone: 404 Client Error",
-        "/cut: .*IncompleteRead",
+        r"/lies: it announces 500 bytes, expected 102,404",
+        "/moved: it answers with status 302",
         "/refused: .*refused",
+        "/old: Unrecognized URL protocol 'gopher'",
+        "Nothing was kept",
+        f"by hand from {urls[0]} or {urls[1]}",
+        f"check that its sha256 is {archive.sha256}",
         f"put it at {downloads / 'data.zip'}",
         "`--from FILE`",
     ]
@@ -81,22 +99,32 @@ def test_when_nothing_answers_the_error_says_everything(server, original, downlo
     assert files_in(downloads) == []
 
 
+def test_an_archive_without_an_address_says_so(original, downloads, archive_of):
+    with pytest.raises(ConnectionError, match=r"no address is known[^$]*Get data\.zip by hand, check"):
+        fetch(archive_of(original), downloads, progress=False)
+
+
 @pytest.mark.parametrize(
-    ("body", "words"),
+    ("body", "announced", "words"),
     [
-        (
-            b"  <!DOCTYPE html><html>log in</html>",
-            r"it holds 36 bytes, expected 102,404 \(a web page arrived",
-        ),
-        (CONTENT[:-1] + b"x", r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
-        (b"", "it holds 0 bytes, expected 102,404"),
+        (CONTENT[:-1] + b"x", None, r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
+        (b"", -1, "it holds 0 bytes, expected 102,404"),
+        (CONTENT + b"x", -1, "it sends more than the 102,404 bytes expected"),
     ],
 )
-def test_a_wrong_file_is_not_kept(server, original, downloads, archive_of, body, words):
-    url = server.serve("data.zip", body)
-    with pytest.raises(ValueError, match=rf"{url}: {words}[^\n]*\nNothing of these downloads was kept"):
+def test_a_wrong_file_is_not_kept(server, original, downloads, archive_of, body, announced, words):
+    url = server.serve("data.zip", body, announced=announced)
+    kind = ConnectionError if words.startswith("it holds") else ValueError
+    words = "the connection ended after 0 of 102,404 bytes" if words.startswith("it holds") else words
+    with pytest.raises(kind, match=rf"{url}: {words}[^\n]*\nNothing was kept"):
         fetch(archive_of(original, [url]), downloads, progress=False)
     assert files_in(downloads) == []
+    assert server.requests == ["/data.zip"]
+
+
+def test_an_archive_labelled_as_compressed_arrives_as_it_is(server, original, downloads, archive_of):
+    url = server.serve("data.zip", CONTENT, headers={"Content-Encoding": "gzip", "Content-Type": "text/html"})
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
 
 
 def test_a_wrong_file_already_there_is_replaced_only_by_the_right_one(server, original, downloads, archive_of):
@@ -152,3 +180,448 @@ def test_checksums_are_computed_in_bounded_memory(tmp_path):
         assert tracemalloc.get_traced_memory()[1] < 4 << 20
     finally:
         tracemalloc.stop()
+
+
+# Checksums -----------------------------------------------------------------------------------------------
+
+
+def test_an_archive_needs_a_checksum():
+    for arguments in ({}, {"size": 5}, {"sha256": ""}):
+        with pytest.raises(ValueError, match=r"`sha256` or `md5` must be given for data\.zip"):
+            Archive("data.zip", (), **arguments)
+    assert Archive("a", (), "ab", md5="cd").checksum == "sha256:ab"
+    assert Archive("a", (), md5="cd").checksum == "md5:cd"
+
+
+def test_md5_is_enough_where_nothing_better_is_known(server, downloads, original):
+    url = server.serve("data.zip", CONTENT)
+    right, wrong = hashlib.md5(CONTENT).hexdigest(), "0" * 32
+    verify(original, Archive("data.zip", (), md5=right.upper()))
+    with pytest.raises(ValueError, match=rf"its md5 is {right}, expected {wrong}"):
+        fetch(Archive("data.zip", (url,), md5=wrong), downloads, progress=False)
+    assert fetch(Archive("data.zip", (url,), md5=right), downloads, progress=False).read_bytes() == CONTENT
+
+
+def test_every_checksum_that_is_given_must_be_right(original):
+    sha256 = hashlib.sha256(CONTENT).hexdigest()
+    with pytest.raises(ValueError, match="its md5 is"):
+        verify(original, Archive("data.zip", (), sha256, md5="0" * 32))
+    with pytest.raises(ValueError, match="its sha256 is"):
+        verify(original, Archive("data.zip", (), "0" * 64, md5=hashlib.md5(CONTENT).hexdigest()))
+
+
+# Resuming ------------------------------------------------------------------------------------------------
+
+HALF = 50_000
+PART = ".data.zip.part"
+
+
+def cut(server, archive_of, original, downloads, **behaviour):
+    """Try a server that ends the connection after half of the file; returns the message."""
+    url = server.serve("cut", CONTENT, stop=HALF, **behaviour)
+    with pytest.raises(ConnectionError) as caught:
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    assert files_in(downloads) == [PART]
+    server.requests.clear()
+    server.ranges.clear()
+    return str(caught.value)
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(server, original, downloads, archive_of, capsys):
+    message = cut(server, archive_of, original, downloads)
+    assert "/cut: the connection ended after 50,000 of 102,404 bytes" in message
+    assert f"50,000 bytes are kept in {downloads / PART}, the next try goes on from there" in message
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    assert fetch(archive_of(original, [url]), downloads).read_bytes() == CONTENT
+    assert server.ranges == ["bytes=50000-"]
+    assert files_in(downloads) == ["data.zip"]
+    assert "100%" in capsys.readouterr().err
+
+
+def test_the_next_source_goes_on_where_one_broke(server, original, downloads, archive_of):
+    urls = [server.serve("cut", CONTENT, stop=HALF), server.serve("good", CONTENT, ranges="honour")]
+    assert fetch(archive_of(original, urls), downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=50000-"]
+
+
+@pytest.mark.parametrize(
+    ("ranges", "asked"),
+    [
+        ("ignore", ["bytes=50000-"]),
+        ("refuse", ["bytes=50000-", None]),
+        ("elsewhere", ["bytes=50000-", None]),
+        ("endless", ["bytes=50000-"]),
+    ],
+)
+def test_a_server_that_cannot_go_on_is_asked_for_everything(server, original, downloads, archive_of, ranges, asked):
+    cut(server, archive_of, original, downloads)
+    url = server.serve("data.zip", CONTENT, ranges=ranges)
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == asked
+
+
+def test_a_resumed_download_that_is_wrong_is_started_anew_once(server, original, downloads, archive_of):
+    cut(server, archive_of, original, downloads)
+    (downloads / PART).write_bytes(b"x" * HALF)  # as if the file had changed since
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == ["bytes=50000-", None]
+
+
+def test_a_download_that_stays_wrong_is_not_started_a_third_time(server, original, downloads, archive_of):
+    cut(server, archive_of, original, downloads)
+    url = server.serve("data.zip", CONTENT[:-1] + b"x", ranges="honour")
+    with pytest.raises(ValueError, match="its sha256 is"):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    assert server.ranges == ["bytes=50000-", None]
+    assert files_in(downloads) == []
+
+
+def test_a_file_that_has_another_length_now_is_not_appended(server, original, downloads, archive_of):
+    cut(server, archive_of, original, downloads)
+    url = server.serve("data.zip", CONTENT * 2, ranges="honour")
+    with pytest.raises(ConnectionError, match="it announces 204,808 bytes, expected 102,404"):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    assert (downloads / PART).read_bytes() == CONTENT[:HALF]
+
+
+@pytest.mark.parametrize("held", [len(CONTENT), len(CONTENT) + 1])
+def test_a_partial_file_that_is_whole_already(server, original, downloads, archive_of, held):
+    downloads.mkdir(parents=True)
+    (downloads / PART).write_bytes((CONTENT + b"x")[:held])
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == ([] if held == len(CONTENT) else [None])
+
+
+def test_an_archive_of_unknown_size_is_resumed_too(server, original, downloads, archive_of):
+    cut(server, archive_of, original, downloads)
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    archive = Archive("data.zip", (url,), archive_of(original).sha256)
+    assert fetch(archive, downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == ["bytes=50000-"]
+
+
+FETCH = """
+import resource, sys
+from metabridge.datasets.fetch import Archive, fetch
+
+url, sha256, folder, limit = sys.argv[1:]
+if int(limit):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+fetch(Archive("data.zip", (url,), sha256), folder, progress=False)
+"""
+
+
+def start_fetch(url, archive, folder, limit=0):
+    """A process that fetches."""
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH, url, archive.sha256, str(folder), str(limit)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_killed_download_is_gone_on_from(server, original, downloads, archive_of):
+    archive = archive_of(original)
+    url = server.serve("data.zip", CONTENT, stop=90_000, gate=threading.Event())
+    with start_fetch(url, archive, downloads) as process:
+        wait_until(lambda: (downloads / PART).exists() and (downloads / PART).stat().st_size)
+        process.kill()
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    held = (downloads / PART).stat().st_size
+    assert 0 < held <= 90_000
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == [None, f"bytes={held}-"]
+    assert files_in(downloads) == ["data.zip"]
+
+
+# Waiting -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stop", "words"), [(None, "no answer within"), (HALF, "no byte came for")])
+def test_a_stalled_server_is_given_up(server, original, downloads, archive_of, monkeypatch, stop, words):
+    monkeypatch.setattr(downloaders, "_TIMEOUT_SECONDS", 0.2)
+    urls = [server.serve("stalled", CONTENT, stop=stop, gate=threading.Event()), server.serve("good", CONTENT)]
+    if stop is None:
+        monkeypatch.setattr(sys.modules[type(server).__module__].Handler, "send_response", stalling(server))
+    with pytest.raises(ConnectionError, match=rf"/stalled: {words} 0\.2 seconds"):
+        fetch(archive_of(original, urls[:1]), downloads, progress=False)
+    if stop:
+        assert fetch(archive_of(original, urls), downloads, progress=False).read_bytes() == CONTENT
+
+
+def stalling(server):
+    def send_response(self, status):
+        server.closing.wait(5)
+        raise ConnectionError
+
+    return send_response
+
+
+def test_two_fetches_at_once_download_once(server, original, downloads, archive_of, capsys):
+    gate = threading.Event()
+    archive = archive_of(original, [server.serve("data.zip", CONTENT, stop=HALF, gate=gate)])
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(fetch(archive, downloads).read_bytes())) for _ in "ab"]
+    threads[0].start()
+    wait_until(lambda: server.requests)
+    threads[1].start()
+    shown = []
+    wait_until(lambda: "another process is downloading" in "".join(shown) or shown.append(capsys.readouterr().err))
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == [CONTENT, CONTENT]
+    assert server.requests == ["/data.zip"]
+    assert files_in(downloads) == ["data.zip"]
+
+
+def test_two_processes_at_once_both_succeed(server, original, downloads, archive_of):
+    archive = archive_of(original)
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    with start_fetch(url, archive, downloads) as first, start_fetch(url, archive, downloads) as second:
+        errors = [process.communicate(timeout=60)[1] for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), errors
+    assert files_in(downloads) == ["data.zip"]
+    assert server.requests == ["/data.zip"]
+
+
+def test_one_that_waited_downloads_itself_if_the_other_failed(server, original, downloads, archive_of):
+    gate = threading.Event()
+    failing = archive_of(original, [server.serve("bad", b"x" * len(CONTENT), stop=HALF, gate=gate)])
+    good = archive_of(original, [server.serve("good", CONTENT)])
+    found = []
+
+    def fails():
+        with pytest.raises(ValueError, match="its sha256"):
+            fetch(failing, downloads, progress=False)
+
+    threads = [
+        threading.Thread(target=fails),
+        threading.Thread(target=lambda: found.append(fetch(good, downloads, progress=False).read_bytes())),
+    ]
+    threads[0].start()
+    wait_until(lambda: server.requests)
+    threads[1].start()
+    gate.set()
+    for thread in threads:
+        thread.join(20)
+    assert found == [CONTENT]
+    assert files_in(downloads) == ["data.zip"]
+
+
+@pytest.mark.parametrize("failure", ["no locks", "no module"])
+def test_without_locks_a_download_is_private(server, original, downloads, archive_of, monkeypatch, failure):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    if failure == "no locks":
+        monkeypatch.setattr("fcntl.flock", no_locks)
+    else:
+        monkeypatch.setitem(sys.modules, "fcntl", None)
+    url = server.serve("cut", CONTENT, stop=HALF)
+    with pytest.raises(ConnectionError, match="Nothing was kept"):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    assert files_in(downloads) == []
+    url = server.serve("good", CONTENT)
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert files_in(downloads) == ["data.zip"]
+
+
+# The disk ------------------------------------------------------------------------------------------------
+
+
+def test_too_little_space_is_found_before_the_download(server, original, downloads, archive_of, monkeypatch):
+    url = server.serve("data.zip", CONTENT)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=100_000))
+    words = rf"102,404 more bytes are needed in {downloads}, only 100,000 are free"
+    with pytest.raises(OSError, match=words) as caught:
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    assert not isinstance(caught.value, ConnectionError)
+    assert server.requests == []
+    with pytest.raises(OSError, match=words):  # the server says how large it is
+        fetch(Archive("data.zip", (url,), archive_of(original).sha256), downloads, progress=False)
+    assert files_in(downloads) == []
+
+
+def test_space_is_needed_only_for_what_is_missing(server, original, downloads, archive_of, monkeypatch):
+    cut(server, archive_of, original, downloads)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=60_000))
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+
+
+def test_a_full_disk_keeps_what_came(server, original, downloads, archive_of):
+    archive = archive_of(original)
+    url = server.serve("data.zip", CONTENT, ranges="honour")
+    with start_fetch(url, archive, downloads, limit=HALF) as process:
+        error = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert f"the disk of {downloads} is full: data.zip needs more, free some" in error
+    assert f"50,000 bytes are kept in {downloads / PART}, the next try goes on from there" in error
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == [None, "bytes=50000-"]
+
+
+# Web pages and Google Drive ------------------------------------------------------------------------------
+
+QUOTA = b"""<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>
+<p>Sorry, you can&#39;t view or download this file at this time.</p><p>Too many users have viewed or downloaded this
+file recently.</p></body></html>"""
+SIGN_IN = b"""<!doctype html><html><head><title>Google Drive: Sign-in</title></head><body>
+<form action="https://accounts.google.com/signin"><input type="password" name="p"></form></body></html>"""
+SCAN = b"""<!DOCTYPE html><html><head><title>Google Drive - Virus scan warning</title></head><body>
+<p>Google Drive can't scan this file for viruses.</p>%s</body></html>"""
+FORM = b"""<form id="download-form" action="%s" method="get"><input type="submit" value="Download anyway"/>
+<input type="hidden" name="id" value="F1"><input type="hidden" name="confirm" value="t&amp;t"></form>
+<form id="other"><input name="stray" value="1"></form>"""
+PAGES = [
+    (QUOTA, "the quota page of Google Drive. Too many people fetched the file lately; it opens again"),
+    (SIGN_IN, "it asks to sign in, the file is not public there"),
+    (SCAN % b"", "the virus-scan confirmation page of Google Drive, with no form that could be followed"),
+    (
+        b"\xef\xbb\xbf \n<HTML><title> Ma&#39;am </title>",
+        'a web page arrived instead of the archive, entitled "Ma\'am"',
+    ),
+    (b"<html>hello</html>", "a web page arrived instead of the archive\n"),
+]
+
+
+@pytest.fixture
+def drive(server, monkeypatch):
+    """Google Drive, on this machine: serves `F1` as told; returns that file's address."""
+    monkeypatch.setattr(downloaders, "_DRIVE_DOWNLOAD", f"{server.address}/uc")
+
+    def serve(body, **behaviour):
+        server.serve("uc?export=download&id=F1", body, **behaviour)
+        return "gdrive:F1"
+
+    return serve
+
+
+@pytest.mark.parametrize(("page", "words"), PAGES)
+def test_a_web_page_is_said_to_be_one(server, drive, original, downloads, archive_of, page, words):
+    for url in (server.serve("data.zip", page), drive(page), server.serve("late", page, announced=-1)):
+        with pytest.raises(ValueError, match="a web page arrived instead of the archive") as caught:
+            fetch(archive_of(original, [url]), downloads, progress=False)
+        assert words in str(caught.value)
+        assert files_in(downloads) == []
+
+
+def test_a_page_that_comes_with_an_error_is_read_too(server, drive, original, downloads, archive_of):
+    for url in (server.serve("data.zip", QUOTA, status=403), drive(QUOTA, status=403)):
+        with pytest.raises(ConnectionError, match=r"403 Client Error: Forbidden \(a web page .*quota page of Google"):
+            fetch(archive_of(original, [url]), downloads, progress=False)
+
+
+def test_a_page_does_not_touch_what_was_downloaded_before(server, original, downloads, archive_of):
+    cut(server, archive_of, original, downloads)
+    for ranges in ("ignore", "honour"):
+        url = server.serve("data.zip", QUOTA, ranges=ranges)
+        with pytest.raises((ValueError, ConnectionError)):
+            fetch(archive_of(original, [url]), downloads, progress=False)
+        assert (downloads / PART).read_bytes() == CONTENT[:HALF]
+
+
+def test_an_archive_of_what_looks_like_tags_is_no_page(server, downloads):
+    content = b"<table>1</table>"
+    archive = Archive("table.xml", (server.serve("table.xml", content),), hashlib.sha256(content).hexdigest())
+    assert fetch(archive, downloads, progress=False).read_bytes() == content
+
+
+def test_drive_delivers_small_files_at_once(drive, server, original, downloads, archive_of):
+    archive = archive_of(original, [drive(CONTENT)])
+    assert fetch(archive, downloads, progress=False).read_bytes() == CONTENT
+    assert set(server.requests) == {"/uc?export=download&id=F1"}
+
+
+@pytest.mark.parametrize("action", ["{}/download", "/download", "/download?id=F1&uuid=7"])
+def test_drives_confirmation_form_is_followed(drive, server, original, downloads, archive_of, action):
+    action = action.format(server.address)
+    url = drive(SCAN % (FORM % action.encode()))
+    query = "id=F1&uuid=7&confirm=t%26t" if "?" in action else "id=F1&confirm=t%26t"
+    server.serve(f"download?{query}", CONTENT, stop=HALF)
+    with pytest.raises(ConnectionError, match="after 50,000 of 102,404 bytes"):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    server.serve(f"download?{query}", CONTENT, ranges="honour")
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert server.ranges == [None, None, None, "bytes=50000-"]
+
+
+def test_a_quota_page_after_the_form_is_said_to_be_one(drive, server, original, downloads, archive_of):
+    url = drive(SCAN % (FORM % b"/download"))
+    server.serve("download?id=F1&confirm=t%26t", QUOTA)
+    with pytest.raises(ValueError, match=r"gdrive:F1: .*quota page of Google Drive"):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+
+
+def test_a_form_that_leads_nowhere_is_an_answer(drive, server, original, downloads, archive_of):
+    url = drive(SCAN % (FORM % b"file:///etc/passwd"))
+    with pytest.raises(ConnectionError, match=r"gdrive:F1: No connection adapters were found"):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+
+
+def test_a_drive_file_is_named_by_an_address_to_open(drive, server, original, downloads, archive_of):
+    archive = archive_of(original, ["gdrive:F1", "doi:10.5281/zenodo.1/data.zip"])
+    assert archive.addresses == ("https://drive.google.com/file/d/F1/view", "https://doi.org/10.5281/zenodo.1")
+    with pytest.raises(ConnectionError, match=r"by hand from https://drive\.google\.com/file/d/F1/view, check"):
+        fetch(archive_of(original, ["gdrive:F1"]), downloads, progress=False)
+
+
+# Other protocols -----------------------------------------------------------------------------------------
+
+
+def test_other_protocols_are_poochs(server, original, downloads, archive_of, monkeypatch):
+    import pooch.downloaders
+
+    asked = []
+
+    def choose(url, progressbar):
+        def download(url, output_file, caller):
+            asked.append(url)
+            if url.startswith("doi:10.1/broken"):
+                raise OSError("no such record")
+            if url.startswith("doi:10.1/full"):
+                raise OSError(errno.ENOSPC, "No space left on device")
+            fetch_module.Path(output_file).write_bytes(CONTENT)
+
+        return download
+
+    monkeypatch.setattr(pooch.downloaders, "choose_downloader", choose)
+    urls = ["doi:10.1/broken/data.zip", "doi:10.1/good/data.zip"]
+    assert fetch(archive_of(original, urls), downloads, progress=False).read_bytes() == CONTENT
+    assert asked == urls
+    (downloads / "data.zip").unlink()
+    with pytest.raises(ConnectionError, match=r"doi:10\.1/broken/data\.zip: no such record"):
+        fetch(archive_of(original, urls[:1]), downloads, progress=False)
+    with pytest.raises(OSError, match="is full") as caught:
+        fetch(archive_of(original, ["doi:10.1/full/data.zip", *urls]), downloads, progress=False)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_poochs_ftp_does_not_wait_for_ever():
+    assert downloaders.choose_downloader("ftp://127.0.0.1/data.zip", None, False).timeout == 30
+
+
+def test_the_downloader_plugs_into_pooch(server, tmp_path):
+    import pooch
+
+    path = pooch.retrieve(
+        server.serve("data.zip", CONTENT),
+        known_hash=hashlib.sha256(CONTENT).hexdigest(),
+        fname="data.zip",
+        path=tmp_path,
+        downloader=downloaders.HTTPDownloader(progress=False),
+    )
+    assert fetch_module.Path(path).read_bytes() == CONTENT

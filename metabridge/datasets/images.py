@@ -1,0 +1,70 @@
+"""Images as archives hold them, decoded to arrays of one size."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["centre_crop", "decode", "exactly"]
+
+_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError)  # SyntaxError: Pillow's word for a broken PNG
+
+Image = Any
+"""A `PIL.Image.Image`; Pillow takes 0.1 s to import and is not needed once a store is built."""
+
+
+def decode(
+    content: bytes, name: str, archive: Path, form: str, mode: str, shape: Callable[[Image], Image]
+) -> npt.NDArray[np.uint8]:
+    """One image as a uint8 array `(H, W, channels)`.
+
+    Args:
+        content: the file.
+        name: its name, for messages.
+        archive: where it is from, for messages.
+        form: Pillow's name of the only format accepted: `"PNG"` or `"JPEG"`.
+        mode: `"RGB"` or `"L"`.
+        shape: brings the decoded image to the size wanted.
+
+    Raises:
+        ValueError: for a damaged image, one of another format, or a decompression bomb.
+    """
+    from PIL import Image as Pillow
+    from PIL import UnidentifiedImageError
+
+    try:
+        image = shape(Pillow.open(io.BytesIO(content), formats=[form]).convert(mode))
+    except (*_BROKEN_IMAGE, Pillow.DecompressionBombError) as error:
+        reason = f"it is no {form} image" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{archive}: {name!r} cannot be used ({reason}); get the archive again.") from None
+    array = np.asarray(image)
+    return array if array.ndim == 3 else array[:, :, np.newaxis]
+
+
+def exactly(width: int, height: int) -> Callable[[Image], Image]:
+    """As it is, if it has this size."""
+
+    def shape(image: Image) -> Image:
+        if image.size != (width, height):
+            raise ValueError(f"it must be of {width}x{height} pixels, got {image.size[0]}x{image.size[1]}")
+        return image
+
+    return shape
+
+
+def centre_crop(size: int, shorter: int) -> Callable[[Image], Image]:
+    """The shorter side to `shorter` pixels by linear interpolation, then the middle `size` × `size`."""
+
+    def shape(image: Image) -> Image:
+        from PIL import Image as Pillow
+
+        width, height = image.size
+        scale = shorter / min(width, height)
+        resized = image.resize((round(width * scale), round(height * scale)), Pillow.Resampling.BILINEAR)
+        left, top = (resized.width - size) // 2, (resized.height - size) // 2
+        return resized.crop((left, top, left + size, top + size))
+
+    return shape

@@ -1,0 +1,108 @@
+"""`metabridge datasets`, `show` and `build --verify`: what a person looks at before training."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from metabridge import ClassSplitter, CombinationMetaDataset
+from metabridge.cli import app
+from metabridge.datasets import benchmarks
+from metabridge.datasets.catalogue import BENCHMARKS
+from metabridge.figures import draw_episode
+from metabridge.sources import ArraySource, write_store
+
+
+def run(*arguments):
+    """Standard output; an expected error comes out as the exception it is."""
+    result = CliRunner().invoke(app, [str(each) for each in arguments], catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.stdout
+
+
+@pytest.fixture
+def built(tmp_path):
+    """A store of CIFAR-FS's classes with two images each, under the right name."""
+    table = benchmarks.split_table("cifar_fs")
+    names = sorted(name for split in ("train", "val", "test") for name in table[split])
+    images = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+    path = BENCHMARKS["cifar_fs"].store_path(tmp_path)
+    write_store(path, names, [2] * 100, (32, 32, 3), np.uint8, [images], {"benchmark": "cifar_fs"})
+    return path
+
+
+def test_the_list_has_every_benchmark_and_says_what_is_built(tmp_path, built):
+    lines = run("datasets", "--root", tmp_path).splitlines()
+    assert {line.split()[0] for line in lines} == {
+        "benchmark", "sinusoid", "harmonic", "sinusoid_and_line", *BENCHMARKS
+    }  # fmt: skip
+    (line,) = (line for line in lines if line.startswith("cifar_fs"))
+    assert "64/16/20" in line
+    assert "built, 0.6 MB" in line
+    (line,) = (line for line in lines if line.startswith("cub"))
+    assert "100/50/50" in line
+    assert "not built" in line
+
+
+def test_one_benchmark_with_its_classes(tmp_path, built):
+    text = run("datasets", "cifar_fs", "--root", tmp_path, "--classes")
+    assert "meta-train: 64 classes, 128 examples" in text
+    printed = {line.split()[0] for line in text.splitlines() if line.startswith("    ")}
+    assert printed == {name for split in ("train", "val", "test") for name in benchmarks.split_table("cifar_fs")[split]}
+    text = run("datasets", "omniglot", "--root", tmp_path, "--classes")
+    assert "meta-train: 1028 classes" in text
+    assert sum(line.startswith("    images_") for line in text.splitlines()) == 1623
+    with pytest.raises(ValueError, match="`dataset` must be one of"):
+        run("datasets", "cifar", "--root", tmp_path)
+    with pytest.raises(ValueError, match="--classes` needs the name of a benchmark"):
+        run("datasets", "--classes")
+
+
+@pytest.mark.parametrize("name", ["sinusoid", "harmonic", "sinusoid_and_line"])
+def test_a_regression_is_drawn(tmp_path, name):
+    picture = tmp_path / "episode.png"
+    assert "episode 3 of seed 1" in run("show", name, "-o", picture, "--seed", 1, "--index", 3)
+    with Image.open(picture) as image:
+        assert min(image.size) > 300
+
+
+def test_an_episode_of_images_is_drawn(tmp_path, built):
+    picture = tmp_path / "episode.png"
+    run("show", "cifar_fs", "--root", tmp_path, "-o", picture, "--shots", 1, "--test-shots", 1, "--meta-split", "test")
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert min(pixels.shape[:2]) > 300
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000  # the photographs are there, in colour
+
+
+def test_the_sheet_shows_the_episode_s_own_pixels():
+    images = {f"c{i}": np.full((4, 8, 8, 3), 40 * i, np.uint8) for i in range(1, 4)}
+    dataset = CombinationMetaDataset(ArraySource.from_classes(images), 2)
+    ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=2)
+    batch = dataset.episodes([5])
+    axes = draw_episode(dataset, batch).axes[0]
+    sheet = axes.images[0].get_array()
+    assert sheet.shape == (20, 30, 3)
+    for row, class_id in enumerate(batch.plan.classes[0]):
+        inside = np.asarray(sheet[10 * row + 1 : 10 * row + 9, 1:9])
+        np.testing.assert_allclose(inside, 40 * (class_id + 1) / 255, rtol=1e-6)
+    labels = [text.get_text() for text in axes.get_yticklabels()]
+    assert labels == [
+        f"c{c + 1}  ({label})" for c, label in zip(batch.plan.classes[0], batch.plan.labels[0], strict=True)
+    ]
+
+
+def test_vectors_cannot_be_drawn():
+    dataset = CombinationMetaDataset(ArraySource.from_classes({c: np.ones((4, 3), np.float32) for c in "ab"}), 2)
+    ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=1)
+    with pytest.raises(ValueError, match="must hold images or a regression"):
+        draw_episode(dataset, dataset.episodes([0]))
+
+
+def test_verify_finds_a_changed_byte(tmp_path, built):
+    assert "verified" in run("build", "cifar_fs", "--root", tmp_path, "--verify")
+    content = bytearray(built.read_bytes())
+    content[len(content) // 2] ^= 1
+    built.write_bytes(content)
+    with pytest.raises(ValueError, match=r"holds other examples than were written.*build it again"):
+        run("build", "cifar_fs", "--root", tmp_path, "--verify")
