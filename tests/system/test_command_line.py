@@ -49,7 +49,7 @@ def test_compare_on_real_omniglot(tmp_path, small1_archive):
 
     listed = run("datasets", "--root", "data", cwd=tmp_path)
     assert re.search(r"omniglot\s+small1\s+136\s+built, 2\.2 MB, fingerprint 9a047d8e", listed.stdout)
-    assert re.search(r"omniglot\s+full\s+1623\s+not built", listed.stdout)
+    assert re.search(r"omniglot\s+full\s+1028/172/423\s+not built", listed.stdout)
 
     words = "compare --dataset omniglot --variant small1 --root data --ways 3 --test-shots 2 --steps 3"
     compared = run(*words.split(), "--meta-batch-size", 2, "--json", "found.json", cwd=tmp_path)
@@ -72,7 +72,7 @@ def test_compare_on_real_omniglot(tmp_path, small1_archive):
         ("compare --output /proc/nowhere", "`--output` must be in a folder that can be written, /proc/nowhere cannot"),
         ("compare --json .", "`--json` must be a file, got the folder ."),
         ("compare --device tpu", "`device` must be 'auto', 'cpu' or 'gpu', got 'tpu'"),
-        ("build cifar", "`dataset` must be one of 'omniglot', got 'cifar'"),
+        ("build cifar", "`dataset` must be one of 'omniglot', 'miniimagenet'"),
         ("build omniglot --variant tiny", "`variant` must be one of 'full', 'small1', 'small2', got 'tiny'"),
         ("build omniglot --variant small1 --from nothing.zip", "there is nothing at nothing.zip"),
     ],
