@@ -8,7 +8,8 @@ from metabridge.batches import EpisodeBatch
 from metabridge.loader import EpisodeLoader
 from metabridge.metadatasets import CombinationMetaDataset, MetaDataset, Task
 from metabridge.plans import EpisodePlan
-from metabridge.splitters import ClassSplitter, Splitter
+from metabridge.splitters import ClassSplitter, Splitter, WeightedClassSplitter
+from metabridge.supervised import SupervisedView
 
 __version__ = "0.1.0"
 
@@ -20,6 +21,8 @@ __all__ = [
     "EpisodePlan",
     "MetaDataset",
     "Splitter",
+    "SupervisedView",
     "Task",
+    "WeightedClassSplitter",
     "__version__",
 ]

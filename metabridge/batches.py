@@ -1,17 +1,19 @@
 """Episode batches: the arrays of a batch of episodes, framework-neutral."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.plans import EpisodePlan
+from metabridge.plans import TRANSFORM_LANE, EpisodePlan
 from metabridge.sources.base import ClassSource
+from metabridge.streams import philox_words
 from metabridge.transforms.classes import ClassAugmentation
+from metabridge.transforms.images import ImageTransform, transform_images
 
-__all__ = ["WHOLE", "EpisodeBatch", "Split", "arrays_digest", "gather_batch", "to_float32"]
+__all__ = ["WHOLE", "EpisodeBatch", "Split", "arrays_digest", "augment_classes", "gather_batch", "to_float32"]
 
 Split = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 
@@ -24,7 +26,8 @@ class EpisodeBatch(Mapping[str, Split]):
 
     For N-way classification `inputs` is `(B, N·k, H, W, channels)` float32 in [0, 1] (`(B, N·k, features)` for
     vectors) and `targets` is `(B, N·k)` int64 in [0, N), both grouped by class in the task's class order.
-    For regression both are `(B, k, 1)` float32.
+    For regression both are `(B, k, 1)` float32. With a `WeightedClassSplitter` the number of examples is
+    `(B, n)` where classes differ in how many they have: `targets` tell which.
 
     Attributes:
         plan: the integers that decided these arrays.
@@ -75,24 +78,75 @@ def to_float32(examples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 
 def gather_batch(
-    plan: EpisodePlan, source: ClassSource, augmentations: tuple[ClassAugmentation, ...] = ()
+    plan: EpisodePlan,
+    source: ClassSource,
+    augmentations: Sequence[ClassAugmentation] = (),
+    transforms: Sequence[ImageTransform] = (),
+    query_source: ClassSource | None = None,
 ) -> EpisodeBatch:
-    """Copy the examples that `plan` names out of `source`.
+    """Copy the examples that `plan` names out of `source`, and transform them.
 
-    Class id `c` stands for class `c % C` of the source under augmentation number `c // C` (0: none).
+    Class id `c` stands for class `c % C` of the source under augmentation number `c // C` (0: none). The words
+    of a transform are those of its lane in the episode's stream, N for every example position as in the plan.
+
+    Args:
+        plan: B episodes.
+        source: where the examples of the first split are, and of the others without `query_source`.
+        augmentations: the single class augmentations.
+        transforms: image transforms, one after another.
+        query_source: where the examples of all splits but the first are.
+
+    Raises:
+        ValueError: if the episodes differ in their number of examples.
     """
     number = len(source.class_sizes)
-    class_ids = (plan.classes % number)[:, :, None]
-    augmentation_ids = plan.classes // number
+    count, ways, width = plan.examples.shape
+    drawn = [_transform_words(plan, transform, lane) for lane, transform in enumerate(transforms, start=TRANSFORM_LANE)]
     splits = {}
-    for name, columns in plan.split_columns():
-        example_ids = plan.examples[:, :, columns]
-        images = source.gather(class_ids, example_ids)  # (B, N, k, *example_shape)
-        for position, augmentation in enumerate(augmentations, start=1):
-            chosen = augmentation_ids == position
-            if chosen.any():
-                images[chosen] = augmentation(images[chosen])
-        count, ways, shots = example_ids.shape
-        inputs = to_float32(images.reshape(count, ways * shots, *source.example_shape))
-        splits[name] = (inputs, np.repeat(plan.labels, shots, axis=1))
+    for position, (name, columns) in enumerate(plan.split_columns()):
+        rows = _used_slots(plan, position, name, columns)
+        per_way = rows // width
+        class_ids = plan.classes.reshape(-1)[per_way]
+        owner = source if position == 0 or query_source is None else query_source
+        images = owner.gather(class_ids % number, plan.examples.reshape(-1)[rows])  # (n, *example_shape)
+        augment_classes(images, class_ids // number, augmentations)
+        inputs = transform_images(transforms, to_float32(images), [words[rows] for words in drawn])
+        total = len(rows) // count if count else ways * (columns.stop - columns.start)
+        targets = plan.labels.reshape(-1)[per_way].reshape(count, total)
+        splits[name] = (inputs.reshape(count, total, *inputs.shape[1:]), targets)
     return EpisodeBatch(plan, splits)
+
+
+def augment_classes(
+    images: npt.NDArray[Any], numbers: npt.NDArray[np.int64], augmentations: Sequence[ClassAugmentation]
+) -> None:
+    """Replace, in place, every image by itself under augmentation number `numbers` (0: none)."""
+    for position, augmentation in enumerate(augmentations, start=1):
+        chosen = numbers == position
+        if chosen.any():
+            images[chosen] = augmentation(images[chosen])
+
+
+def _used_slots(plan: EpisodePlan, position: int, name: str, columns: slice) -> npt.NDArray[np.int64]:
+    """The places of a split's examples in `plan.examples`, flattened, episode by episode and class by class."""
+    count, ways, width = plan.examples.shape
+    slots = np.arange(count * ways * width).reshape(plan.examples.shape)[:, :, columns]
+    if plan.counts is None:
+        return slots.reshape(-1)
+    counts = plan.counts[:, :, position]
+    totals = counts.sum(axis=1)
+    if len(totals) and totals.min() != totals.max():
+        raise ValueError(
+            f"the episodes of a batch must have equally many examples, in split {name!r} they have {totals.min()} to "
+            f"{totals.max()}, since their classes differ in size; load them with batch_size=1, or take the same number "
+            "of every class with ClassSplitter."
+        )
+    return slots[np.arange(slots.shape[2]) < counts[:, :, None]]
+
+
+def _transform_words(plan: EpisodePlan, transform: ImageTransform, lane: int) -> npt.NDArray[np.uint64]:
+    """`(B·N·n, num_words)` words of a transform, for every place in `plan.examples`."""
+    count, ways, width = plan.examples.shape
+    each = transform.num_words
+    words = philox_words(plan.key, plan.indices, width * ways * each, lane)
+    return words.reshape(count, width, ways, each).transpose(0, 2, 1, 3).reshape(count * ways * width, each)

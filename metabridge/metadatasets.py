@@ -7,7 +7,7 @@ import math
 import operator
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -16,9 +16,10 @@ import numpy.typing as npt
 from metabridge.batches import WHOLE, EpisodeBatch, gather_batch
 from metabridge.plans import EpisodePlan, draw_plan, plan_examples
 from metabridge.sources.base import ClassSource
-from metabridge.splitters import Splitter
+from metabridge.splitters import Splitter, WeightedSplitter
 from metabridge.streams import philox_words, stream_key
 from metabridge.transforms.classes import ClassAugmentation, expand_class_augmentations
+from metabridge.transforms.images import ImageTransform, expand_transforms
 from metabridge.transforms.targets import Categorical
 
 __all__ = ["META_SPLITS", "CombinationMetaDataset", "MetaDataset", "Task", "resolve_meta_split"]
@@ -151,9 +152,18 @@ class MetaDataset(ABC):
 
     def attach(self, splitter: Splitter) -> Self:
         """Divide every task by `splitter`; returns this meta-dataset."""
-        self.check_examples_per_class(splitter.examples_per_class)
+        self.check_splitter(splitter)
         self.splitter = splitter
         return self
+
+    def check_splitter(self, splitter: Splitter) -> None:
+        """Raise an error unless every task can be divided by `splitter`."""
+        if isinstance(splitter, WeightedSplitter):
+            raise TypeError(
+                f"{type(self).__name__} has tasks of equally many examples, which WeightedClassSplitter cannot weigh; "
+                "use ClassSplitter."
+            )
+        self.check_examples_per_class(splitter.examples_per_class)
 
     def seed(self, seed: int | None = None) -> None:
         """Set the seed of `dataset[…]` and of `sample_task`, and the default of loaders; `None` means 0."""
@@ -245,11 +255,18 @@ class CombinationMetaDataset(MetaDataset):
         target_transform: `Categorical(N)` for permuted labels, `None` for a class's position in the tuple.
         dataset_transform: a splitter.
         class_augmentations: augmentations of which each makes a new class of every class: class id
-            `c + a * C` is class `c` of the source under the a-th augmentation.
+            `c + a * C` is class `c` of the source under the a-th augmentation. A mapping meta-split →
+            augmentations names the meta-splits they are for; the others have none.
+        transform: image transforms of `metabridge.transforms`, one or a list; they see the inputs after class
+            augmentation, float32 in [0, 1], and draw from the episode's stream.
+        query_source: a source in which every class of `source` is found again by its name. Then the first split
+            (support) comes from `source` and the other splits come from here, drawn independently: nothing is in
+            both unless it is in both sources.
 
     Raises:
-        TypeError: if `num_classes_per_task` is no integer.
-        ValueError: if there are fewer classes than ways, or a class has too few examples for the splitter.
+        TypeError: if `num_classes_per_task` is no integer, or `transform` no image transform.
+        ValueError: if there are fewer classes than ways, a class has too few examples for the splitter, an
+            augmentation or transform does not fit the images, or a class is missing in `query_source`.
     """
 
     def __init__(
@@ -259,14 +276,18 @@ class CombinationMetaDataset(MetaDataset):
         meta_split: str = "train",
         target_transform: Categorical | None = None,
         dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | None = None,
+        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
+        transform: ImageTransform | Sequence[ImageTransform] | None = None,
+        query_source: ClassSource | None = None,
     ) -> None:
         if isinstance(num_classes_per_task, bool) or not isinstance(num_classes_per_task, int):
             raise TypeError(
                 f"`num_classes_per_task` must be an integer, got {num_classes_per_task!r}; pass for example 5."
             )
         self.source = source
-        self.class_augmentations = expand_class_augmentations(class_augmentations)
+        self.class_augmentations = expand_class_augmentations(_of_meta_split(class_augmentations, meta_split))
+        self.transforms = expand_transforms(transform)
+        self.query_source = None if query_source is None else _same_classes(source, query_source)
         self._ways = num_classes_per_task
         if not 1 <= num_classes_per_task <= self.num_classes:
             raise ValueError(
@@ -275,6 +296,7 @@ class CombinationMetaDataset(MetaDataset):
             )
         for augmentation in self.class_augmentations:
             self._check_augmentation(augmentation)
+        self.input_shape = self._transformed_shape()
         if isinstance(target_transform, Categorical):
             target_transform.check(num_classes_per_task)
         super().__init__(meta_split, target_transform, dataset_transform)
@@ -288,6 +310,17 @@ class CombinationMetaDataset(MetaDataset):
                 f"`class_augmentations`: {augmentation!r} turns {probe.dtype} of shape {probe.shape[1:]} into "
                 f"{result.dtype} of shape {result.shape[1:]}; keep both."
             )
+
+    def _transformed_shape(self) -> tuple[int, ...]:
+        """Shape of one input; a transform that does not fit fails here and not in the middle of training."""
+        if self.transforms and len(self.source.example_shape) != 3:
+            raise ValueError(
+                f"`transform` is for images (H, W, channels), got examples of shape {self.source.example_shape}."
+            )
+        probe = np.zeros((1, *self.source.example_shape), dtype=np.float32)
+        for transform in self.transforms:
+            probe = transform.apply(probe, transform.draw(np.zeros((1, transform.num_words), dtype=np.uint64)))
+        return probe.shape[1:]
 
     @property
     def num_classes(self) -> int:
@@ -320,16 +353,30 @@ class CombinationMetaDataset(MetaDataset):
             "ways": self._ways,
             "class_augmentations": [repr(each) for each in self.class_augmentations],
             "permuted_labels": self.target_transform is not None,
-            "splits": [list(split) for split in self._splitter.splits],
-            "shuffle": self._splitter.shuffle,
+            **self._splitter.description,
             "random_state_seed": self.random_state_seed,
+            **self._optional_description(),
         }
+
+    def _optional_description(self) -> dict[str, Any]:
+        """What most meta-datasets do not have and, where it is missing, leaves no trace in the fingerprint."""
+        found: dict[str, Any] = {}
+        if self.transforms:
+            found["transform"] = [repr(each) for each in self.transforms]
+        if self.query_source is not None:
+            found["query_source"] = self.query_source.fingerprint
+        return found
 
     @property
     def _splitter(self) -> Splitter:
         """The attached splitter, or one that keeps all examples in order."""
         if self.splitter is not None:
             return self.splitter
+        if self.query_source is not None:
+            raise ValueError(
+                "with `query_source` a task needs a support and a query set; attach a splitter with "
+                "ClassSplitter(dataset, num_train_per_class=…, num_test_per_class=…)."
+            )
         sizes = self.source.class_sizes
         if sizes.min() != sizes.max():
             raise ValueError(
@@ -338,15 +385,23 @@ class CombinationMetaDataset(MetaDataset):
             )
         return Splitter(((WHOLE, int(sizes[0])),), shuffle=False)
 
+    def check_splitter(self, splitter: Splitter) -> None:
+        """Raise `ValueError` unless every class has enough examples for `splitter`."""
+        if self.query_source is None:
+            self.check_examples_per_class(splitter.examples_per_class)
+            return
+        if isinstance(splitter, WeightedSplitter) or len(splitter) < 2:
+            raise ValueError(
+                f"with `query_source` a splitter must fix the numbers of a support and a query set, got {splitter!r}; "
+                "use ClassSplitter(num_train_per_class=…, num_test_per_class=…)."
+            )
+        (name, support), *_ = splitter.splits
+        _check_sizes(self.source, support, f"the split {name!r} needs")
+        _check_sizes(self.query_source, splitter.examples_per_class - support, "in `query_source` the others need")
+
     def check_examples_per_class(self, count: int) -> None:
         """Raise `ValueError` if some class has fewer than `count` examples."""
-        sizes = self.source.class_sizes
-        if sizes.min() < count:
-            name = self.source.class_names[int(sizes.argmin())]
-            raise ValueError(
-                f"support and query together need {count} examples of every class, class {name!r} has {sizes.min()}; "
-                "ask for fewer shots or test shots."
-            )
+        _check_sizes(self.source, count, "support and query together need")
 
     def plan(self, seed: int, indices: npt.ArrayLike) -> EpisodePlan:
         """Plan the episodes at `indices` of the stream of `seed`: classes, labels and examples."""
@@ -358,14 +413,20 @@ class CombinationMetaDataset(MetaDataset):
             self._ways,
             self._splitter,
             self.target_transform is not None,
+            self._query_sizes,
         )
+
+    @property
+    def _query_sizes(self) -> npt.NDArray[np.int64] | None:
+        return None if self.query_source is None else self.query_source.class_sizes
 
     def task_plan(self, index: Sequence[int]) -> EpisodePlan:
         """Plan the task of the class tuple `index`, fixed by (seed, class tuple)."""
         classes = self._check_index(index)
         splitter, key = self._splitter, self.task_key(",".join(map(str, classes)))
         row = np.zeros(1, dtype=np.int64)
-        words = philox_words(key, row, self._ways * (2 + splitter.examples_per_class))
+        taken = sum(count for _, count in splitter.columns(self.source.class_sizes))
+        words = philox_words(key, row, self._ways * (2 + taken))
         return plan_examples(
             key,
             row,
@@ -374,6 +435,7 @@ class CombinationMetaDataset(MetaDataset):
             self.source.class_sizes,
             splitter,
             self.target_transform is not None,
+            self._query_sizes,
         )
 
     def _check_index(self, index: Any) -> tuple[int, ...]:
@@ -391,7 +453,7 @@ class CombinationMetaDataset(MetaDataset):
 
     def gather(self, plan: EpisodePlan) -> EpisodeBatch:
         """Copy the examples a plan names."""
-        return gather_batch(plan, self.source, self.class_augmentations)
+        return gather_batch(plan, self.source, self.class_augmentations, self.transforms, self.query_source)
 
     def __iter__(self) -> Iterator[Task | dict[str, Task]]:
         """All tasks in lexicographic order of their class tuples, made one at a time."""
@@ -399,3 +461,47 @@ class CombinationMetaDataset(MetaDataset):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.num_classes} classes, {self._ways}-way, meta-{self.meta_split})"
+
+
+def _of_meta_split(augmentations: Any, meta_split: str) -> Any:
+    """The augmentations of one meta-split, where a mapping says which have which."""
+    if not isinstance(augmentations, Mapping):
+        return augmentations
+    unknown = [name for name in augmentations if name not in META_SPLITS]
+    if unknown:
+        raise ValueError(
+            f"`class_augmentations` must map meta-splits to lists; these are {', '.join(map(repr, META_SPLITS))}, "
+            f"got {unknown[0]!r}."
+        )
+    return augmentations.get(meta_split)
+
+
+def _same_classes(source: ClassSource, query_source: ClassSource) -> ClassSource:
+    """The classes of `source` out of `query_source`, in the same order."""
+    if query_source is source:
+        raise ValueError("`query_source` must be another source than `source`; leave it out to divide one source.")
+    ours, theirs = (f"{each.example_shape} {each.dtype}" for each in (source, query_source))
+    if ours != theirs:
+        raise ValueError(
+            f"`query_source` must have examples of the same shape and dtype as `source`, got {theirs} and {ours}; "
+            "open both with the same resize=(height, width) and mode."
+        )
+    ids = {name: i for i, name in enumerate(query_source.class_names)}
+    missing = [name for name in source.class_names if name not in ids]
+    if missing:
+        shown = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
+        raise ValueError(
+            f"`query_source` must have every class of `source`, {len(missing)} of {len(source.class_names)} are "
+            f"missing: {shown}; rename_classes(query_source, …) gives its classes other names."
+        )
+    return query_source.select([ids[name] for name in source.class_names])
+
+
+def _check_sizes(source: ClassSource, count: int, who: str) -> None:
+    sizes = source.class_sizes
+    if sizes.min() < count:
+        name = source.class_names[int(sizes.argmin())]
+        raise ValueError(
+            f"{who} {count} examples of every class, class {name!r} has {sizes.min()}; "
+            "ask for fewer shots or test shots."
+        )

@@ -1,7 +1,7 @@
 """Episode batches as tensors: images NCHW, and a loader that is a `torch.utils.data.DataLoader`."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,25 @@ def _channels_last(inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class _Episodes(Dataset[Any]):
-    """What a worker does with a plan: gather it and turn it into tensors."""
+    """What a worker does with a plan: gather it, turn it into tensors, and transform these."""
 
-    def __init__(self, dataset: MetaDataset) -> None:
+    def __init__(self, dataset: MetaDataset, transform: Callable[[Tensor], Tensor] | None = None) -> None:
         self.dataset = dataset
+        self.transform = transform
 
     def __getitem__(self, plan: EpisodePlan) -> Any:
         data = to_backend(self.dataset.gather(plan))
+        if self.transform is not None:
+            data = {name: (_each_image(self.transform, inputs), targets) for name, (inputs, targets) in data.items()}
         return data if self.dataset.splitter else data[WHOLE]
+
+
+def _each_image(transform: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """`transform` of every image by itself: of `(B, n, C, H, W)` at once, a random one would draw only once."""
+    if inputs.ndim != 5:
+        raise ValueError(f"`transform` is for images (B, n, C, H, W), got inputs of shape {tuple(inputs.shape)}.")
+    images = torch.stack([transform(image) for image in inputs.flatten(0, 1)])
+    return images.unflatten(0, inputs.shape[:2])
 
 
 def _unchanged(data: Any) -> Any:
@@ -105,8 +116,11 @@ class BatchMetaDataLoader(DataLoader[Any]):
             `seek(start)` goes back to the first.
         shard: `(rank, world)`.
         start: index of the first episode.
-        kwargs: further arguments of `DataLoader`: `num_workers`, `pin_memory`, `prefetch_factor`,
-            `persistent_workers`, `timeout`, `worker_init_fn`, `multiprocessing_context`, …
+        kwargs: `transform`, a function of one image tensor `(C, H, W)`, such as a transform of torchvision's v2,
+            which is called for every image; and further arguments of `DataLoader`: `num_workers`, `pin_memory`,
+            `prefetch_factor`, `persistent_workers`, `timeout`, `worker_init_fn`, `multiprocessing_context`, ….
+            What `transform` draws comes from torch's global random state and is outside the promise that the
+            seed decides everything; the meta-dataset's own `transform` is inside.
 
     Raises:
         TypeError: for an argument of `DataLoader` that would choose or collate episodes (`sampler`,
@@ -124,11 +138,18 @@ class BatchMetaDataLoader(DataLoader[Any]):
         start: int = 0,
         **kwargs: Any,
     ) -> None:
+        transform = kwargs.pop("transform", None)
+        if transform is not None and not callable(transform):
+            raise TypeError(f"`transform` must be a function of an image tensor, got {transform!r}.")
         _refuse_choosers(kwargs)
         self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
         plans = _RemainingPlans(self.episodes)
         super().__init__(
-            _Episodes(self.episodes.dataset), batch_size=None, sampler=plans, collate_fn=_unchanged, **kwargs
+            _Episodes(self.episodes.dataset, transform),
+            batch_size=None,
+            sampler=plans,
+            collate_fn=_unchanged,
+            **kwargs,
         )
 
     def __iter__(self) -> Any:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.sources.base import ClassIds, content_fingerprint
+from metabridge.sources.tables import check_distinct, group_labels
 
 __all__ = ["ArraySource"]
 
@@ -64,9 +65,7 @@ class ArraySource:
             raise ValueError(
                 "a class source needs at least one class, got none; look at the folder or array it came from."
             )
-        if len(set(self.class_names)) != len(self.class_names):
-            twice = next(name for name in self.class_names if self.class_names.count(name) > 1)
-            raise ValueError(f"`class_names` must be distinct, {twice!r} appears twice.")
+        check_distinct(self.class_names)
         if self.class_sizes.min() < 1:
             name = self.class_names[int(self.class_sizes.argmin())]
             raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
@@ -96,25 +95,14 @@ class ArraySource:
         """From `(total, …)` examples and `(total,)` labels, in any order.
 
         Classes are ordered by label. `class_names` are the names of labels 0, 1, …; without it a class is named
-        by its label.
+        by its label. Examples that come class by class are shared with the caller, others are copied.
         """
-        values, inverse = np.unique(np.asarray(labels), return_inverse=True)
-        if len(inverse) != len(examples):
-            raise ValueError(
-                f"`labels` must have one entry per example, got {len(inverse)} for {len(examples)} examples."
-            )
-        sizes = np.bincount(inverse, minlength=len(values)).astype(np.int64)
-        order = np.argsort(inverse, kind="stable")
-        if class_names is None:
-            names = [str(value) for value in values]
-        elif values.size and (values.dtype.kind not in "iu" or values[0] < 0 or values[-1] >= len(class_names)):
-            raise ValueError(
-                f"with `class_names` the labels must be integers in [0, {len(class_names)}), got {values[0]!r} to "
-                f"{values[-1]!r}; leave `class_names` out to name classes by their labels."
-            )
-        else:
-            names = [class_names[value] for value in values]
-        return cls(examples[order], np.cumsum(sizes) - sizes, sizes, tuple(names))
+        names, sizes, order = group_labels(labels, class_names)
+        total = int(sizes.sum())
+        if total != len(examples):
+            raise ValueError(f"`labels` must have one entry per example, got {total} for {len(examples)} examples.")
+        grouped = examples if order is None else examples[order]
+        return cls(grouped, np.cumsum(sizes) - sizes, sizes, names)
 
     @property
     def example_shape(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,9 @@ class ClassSource(Protocol):
     """Examples grouped by class.
 
     The contract: reading is deterministic and has no side effects; the object pickles, so that it can be handed
-    to worker processes; `fingerprint` changes when, and only when, an example, a class or their order changes.
+    to worker processes; `fingerprint` changes when an example, a class or their order changes. Sources that hold
+    their examples as arrays have one fingerprint for one content, wherever it is stored; a source for which
+    reading every example would take too long says in its documentation what it hashes instead.
     """
 
     @property
@@ -37,7 +39,7 @@ class ClassSource(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example."""
+        """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example, or of what stands for them."""
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Copy the examples at `(class_ids, example_ids)`, two arrays that broadcast against each other.
@@ -46,7 +48,7 @@ class ClassSource(Protocol):
             `(*broadcast shape, *example_shape)` in `dtype`, owned by the caller.
         """
 
-    def select(self, class_ids: ClassIds) -> Self:
+    def select(self, class_ids: ClassIds) -> "ClassSource":
         """A source of these classes alone, in this order, sharing the examples."""
 
 

@@ -1,6 +1,31 @@
-"""Class augmentations and target transforms."""
+"""Class augmentations, image transforms and target transforms."""
 
-from metabridge.transforms.classes import ClassAugmentation, Rotation, expand_class_augmentations
+from metabridge.transforms.classes import (
+    ClassAugmentation,
+    HorizontalFlip,
+    Rotation,
+    VerticalFlip,
+    expand_class_augmentations,
+)
+from metabridge.transforms.colours import ColorJitter, Normalize
+from metabridge.transforms.geometry import CenterCrop, RandomCrop, RandomHorizontalFlip, Resize
+from metabridge.transforms.images import ImageTransform, expand_transforms, transform_images
 from metabridge.transforms.targets import Categorical
 
-__all__ = ["Categorical", "ClassAugmentation", "Rotation", "expand_class_augmentations"]
+__all__ = [
+    "Categorical",
+    "CenterCrop",
+    "ClassAugmentation",
+    "ColorJitter",
+    "HorizontalFlip",
+    "ImageTransform",
+    "Normalize",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "Resize",
+    "Rotation",
+    "VerticalFlip",
+    "expand_class_augmentations",
+    "expand_transforms",
+    "transform_images",
+]

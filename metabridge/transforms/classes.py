@@ -1,12 +1,12 @@
 """Class augmentations: a transformed class is a new class, with an id of its own."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClassAugmentation", "Rotation", "expand_class_augmentations"]
+__all__ = ["ClassAugmentation", "HorizontalFlip", "Rotation", "VerticalFlip", "expand_class_augmentations"]
 
 
 class ClassAugmentation(Protocol):
@@ -71,6 +71,42 @@ class Rotation:
 
     def __repr__(self) -> str:
         return f"Rotation({self.angles[0] if len(self.angles) == 1 else list(self.angles)})"
+
+
+class _Flip:
+    """A mirror image along one axis of `(..., H, W, channels)` images."""
+
+    axis: int
+
+    def __iter__(self) -> Iterator[Self]:
+        return iter((self,))
+
+    def __call__(self, images: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Mirror `(..., H, W, channels)` images."""
+        if images.ndim < 3:
+            raise ValueError(f"`images` must be (..., H, W, channels) to be mirrored, got shape {images.shape}.")
+        return np.flip(images, axis=self.axis)
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class HorizontalFlip(_Flip):
+    """Exchange left and right; the mirror image of every class is a new class."""
+
+    axis = -2
+
+
+class VerticalFlip(_Flip):
+    """Exchange top and bottom; the mirror image of every class is a new class."""
+
+    axis = -3
 
 
 def expand_class_augmentations(

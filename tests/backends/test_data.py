@@ -15,8 +15,12 @@ from backends.problems import PROBLEMS, binary_images, vectors
 from metabridge.batches import arrays_digest
 from metabridge.loader import EpisodeLoader
 from metabridge.metadatasets import CombinationMetaDataset
+from metabridge.sources import ArraySource
+from metabridge.splitters import ClassSplitter, WeightedClassSplitter
+from metabridge.supervised import SupervisedView
 from metabridge.toy.helpers import sinusoid
 from metabridge.toy.sinusoid import Sinusoid
+from metabridge.transforms import ColorJitter, Normalize, RandomCrop, RandomHorizontalFlip, Resize
 
 DATASETS = {
     "sinusoid": lambda: sinusoid(5, test_shots=7),
@@ -104,6 +108,92 @@ def test_without_a_splitter_a_batch_is_one_pair(backend):
             assert type(pair) is tuple
             assert tuple(pair[1].shape) == targets_shape
             assert arrays_digest(backend.data.to_numpy({"all": pair})) == batch.digest()
+
+
+# Image transforms
+
+AUGMENTATIONS = [
+    Resize((14, 12)),
+    RandomCrop((12, 10), padding=1),
+    RandomHorizontalFlip(),
+    ColorJitter(0.4, 0.4, 0.4),
+    Normalize((0.5, 0.4, 0.3), (0.2, 0.25, 0.3)),
+]
+
+
+def coloured(transform=AUGMENTATIONS):
+    """Images of three channels, from integer arithmetic."""
+    images = (np.arange(6 * 8 * 16 * 16 * 3, dtype=np.uint64) ** 2 // 7 % 251).astype(np.uint8).reshape(-1, 16, 16, 3)
+    source = ArraySource.from_labels(images, np.repeat(np.arange(6), 8))
+    rule = ClassSplitter(num_train_per_class=2, num_test_per_class=3)
+    return CombinationMetaDataset(source, 3, dataset_transform=rule, transform=transform)
+
+
+def test_augmented_pixels_are_the_same_bits_in_both_backends(torch_kit, jax_kit):
+    expected = expected_digests(coloured(), seed=5)
+    assert expected != expected_digests(coloured(None), seed=5)
+    for kit in (torch_kit, jax_kit):
+        loader = kit.data.BatchMetaDataLoader(coloured(), 4, num_batches=5, seed=5)
+        assert digests(kit, loader) == expected
+        loader.seek(0)
+        shape = tuple(next(iter(loader))["test"][0].shape)
+        assert shape == ((4, 9, 3, 12, 10) if kit.name == "torch" else (4, 9, 12, 10, 3))
+
+
+def test_episodes_of_a_weighted_splitter_arrive_one_by_one(backend):
+    images = np.arange(60 * 36, dtype=np.uint32).astype(np.uint8).reshape(60, 6, 6, 1)
+    source = ArraySource.from_labels(images, np.repeat(np.arange(4), [6, 24, 10, 20]))
+    dataset = CombinationMetaDataset(source, 2)
+    WeightedClassSplitter(dataset, train_weights=0.2, test_weights=0.5)
+    loader = backend.data.BatchMetaDataLoader(dataset, 1, num_batches=8, seed=1)
+    assert digests(backend, loader) == expected_digests(dataset, 1, 8, seed=1)
+    loader = backend.data.BatchMetaDataLoader(dataset, 8, num_batches=1, seed=1)
+    with pytest.raises(ValueError, match=r"must have equally many examples, .*; load them with batch_size=1"):
+        next(iter(loader))
+
+
+def test_torchvision_transforms_each_image_of_its_own(torch_kit):
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    torch, dataset = torch_kit.torch, coloured(None)
+
+    def batch(transform, **options):
+        loader = torch_kit.data.BatchMetaDataLoader(dataset, 4, num_batches=1, seed=5, transform=transform, **options)
+        return next(iter(loader))
+
+    plain = batch(None)
+    fixed = v2.Compose([v2.CenterCrop((8, 10)), v2.Normalize([0.5] * 3, [0.25] * 3)])
+    changed = batch(fixed)
+    for split, (inputs, targets) in plain.items():
+        expected = (inputs[..., 4:12, 3:13] - 0.5) / 0.25
+        torch.testing.assert_close(changed[split][0], expected)
+        assert torch.equal(changed[split][1], targets)
+    flipped = batch(v2.RandomHorizontalFlip(0.5))["test"][0]
+    same = (flipped == plain["test"][0]).flatten(2).all(dim=2)
+    mirrored = (flipped == plain["test"][0].flip(-1)).flatten(2).all(dim=2)
+    assert bool((same | mirrored).all())
+    assert 5 < int(same.sum()) < 31, "of 36; a flip of the whole batch would be 0 or 36"
+
+
+def test_what_no_tensor_can_be_transformed_by_is_refused(torch_kit):
+    make = torch_kit.data.BatchMetaDataLoader
+    with pytest.raises(TypeError, match="`transform` must be a function of an image tensor, got 'flip'"):
+        make(DATASETS["images"](), transform="flip")
+    for name in ("vectors", "sinusoid"):
+        with pytest.raises(ValueError, match=r"`transform` is for images \(B, n, C, H, W\), got inputs of shape"):
+            next(iter(make(DATASETS[name](), transform=lambda image: image)))
+
+
+def test_the_supervised_view_goes_into_a_data_loader(torch_kit):
+    view = SupervisedView(coloured())
+    torch = torch_kit.torch
+    sampler = list(range(47, -1, -1))
+    loader = torch.utils.data.DataLoader(view, batch_size=10, sampler=sampler)
+    found = list(loader)
+    assert [len(labels) for _, labels in found] == [10, 10, 10, 10, 8]
+    inputs, labels = torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
+    assert (inputs.dtype, labels.dtype) == (torch.float32, torch.int64)
+    assert_identical(inputs.numpy(), view.gather(sampler)[0])
+    assert labels.tolist() == view.labels[::-1].tolist()
 
 
 # Which episodes

@@ -37,6 +37,8 @@ WAY_OF_THE_DATA = [
     "metabridge.transforms.classes",
     "metabridge.transforms.targets",
     "metabridge.transforms.images",
+    "metabridge.transforms.geometry",
+    "metabridge.transforms.colours",
     "metabridge.transforms",
     "metabridge.plans",
     "metabridge.batches",

@@ -7,7 +7,7 @@ from PIL import Image
 
 from metabridge import ClassSplitter, CombinationMetaDataset
 from metabridge.sources import ArraySource
-from metabridge.transforms import Categorical, Rotation, expand_class_augmentations
+from metabridge.transforms import Categorical, HorizontalFlip, Rotation, VerticalFlip, expand_class_augmentations
 
 TRANSPOSES = {
     90: Image.Transpose.ROTATE_90,
@@ -101,6 +101,52 @@ def test_several_angles_cannot_be_called():
 def test_images_that_cannot_be_turned_are_refused(shape, message):
     with pytest.raises(ValueError, match=message):
         Rotation(90)(random_images(*shape))
+
+
+FLIPS = {HorizontalFlip: Image.Transpose.FLIP_LEFT_RIGHT, VerticalFlip: Image.Transpose.FLIP_TOP_BOTTOM}
+
+
+@pytest.mark.parametrize("flip", FLIPS)
+def test_flips_are_pillow_s_and_undo_themselves(flip):
+    images = random_images(3, 4, 5, 3)
+    for image, mirrored in zip(images, flip()(images), strict=True):
+        np.testing.assert_array_equal(mirrored, np.asarray(Image.fromarray(image).transpose(FLIPS[flip])))
+    np.testing.assert_array_equal(flip()(flip()(images[None])), images[None])
+
+
+def test_flips_are_equal_to_themselves_alone():
+    flips = [HorizontalFlip(), VerticalFlip(), Rotation(180)]
+    assert len({*flips, HorizontalFlip(), VerticalFlip()}) == 3
+    assert [eval(repr(flip)) for flip in flips] == flips
+    assert HorizontalFlip() == HorizontalFlip() != VerticalFlip()
+    assert list(expand_class_augmentations([VerticalFlip(), HorizontalFlip()])) == [VerticalFlip(), HorizontalFlip()]
+    with pytest.raises(ValueError, match=r"holds VerticalFlip\(\) twice"):
+        expand_class_augmentations([VerticalFlip(), HorizontalFlip(), VerticalFlip()])
+    with pytest.raises(ValueError, match=r"must be \(\.\.\., H, W, channels\) to be mirrored, got shape \(3, 4\)"):
+        HorizontalFlip()(random_images(3, 4))
+
+
+def test_flips_make_new_classes(source):
+    dataset = CombinationMetaDataset(source, 1, class_augmentations=[HorizontalFlip(), VerticalFlip()])
+    assert dataset.num_classes == 24
+    plain = dataset[(3,)].inputs
+    np.testing.assert_array_equal(dataset[(11,)].inputs, plain[:, :, ::-1])
+    np.testing.assert_array_equal(dataset[(19,)].inputs, plain[:, ::-1])
+    assert dataset.class_name(19) == "class3 VerticalFlip()"
+
+
+def test_augmentations_are_for_the_meta_splits_that_are_named(source):
+    named = {"train": [Rotation(90), HorizontalFlip()], "test": [VerticalFlip()]}
+    found = {
+        split: CombinationMetaDataset(source, 2, split, class_augmentations=named) for split in ("train", "val", "test")
+    }
+    assert [dataset.num_classes for dataset in found.values()] == [24, 8, 16]
+    same = CombinationMetaDataset(source, 2, "test", class_augmentations=[VerticalFlip()])
+    assert same.fingerprint == found["test"].fingerprint
+    with pytest.raises(ValueError, match="must map meta-splits to lists; these are 'train', 'val', 'test', got 'dev'"):
+        CombinationMetaDataset(source, 2, class_augmentations={"dev": [VerticalFlip()]})
+    with pytest.raises(TypeError, match=r"`class_augmentations` must be a list, got VerticalFlip"):
+        CombinationMetaDataset(source, 2, class_augmentations={"train": VerticalFlip()})
 
 
 @pytest.mark.parametrize(

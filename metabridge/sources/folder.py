@@ -1,0 +1,123 @@
+"""A class source over a folder of images: one folder per class, decoded when an example is asked for."""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metabridge.sources.images import ImagePreparation, image_size
+from metabridge.sources.lazy import LazySource
+
+__all__ = ["IMAGE_SUFFIXES", "ImageFolderSource"]
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+"""Endings of the files that are taken for images, whatever their case."""
+
+
+class ImageFolderSource(LazySource):
+    """The images of `folder/<class>/…`: every direct subfolder is a class, named by the folder.
+
+    Classes and, within a class, files at any depth are in the order of their names, so every file system gives
+    the same source. Files without the ending of an image and names that begin with a dot are left out. Opening
+    lists the files and reads the header of one image; labels need no image at all. Each access decodes:
+    `in_memory` or `save_source` do it once and for all.
+
+    The fingerprint is of class names, sizes, `mode`, `resize` and the bytes of every file, read once when it is
+    asked for and not decoded: what a JPEG file decodes to is Pillow's matter.
+
+    Args:
+        folder: the folder of class folders.
+        resize: `(height, width)` or the side of a square, to which images are resized by a Lanczos filter;
+            `None` requires one size.
+        mode: `"L"` (grey), `"RGB"` or `"RGBA"`, to which images are converted; `None` requires one of these.
+
+    Raises:
+        FileNotFoundError: if there is no such folder.
+        ValueError: if it has no class folders, or one of them no image.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        resize: int | tuple[int, int] | None = None,
+        mode: str | None = None,
+    ) -> None:
+        self.folder = Path(folder).absolute()  # a pickled source must be found from another working folder
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"`folder` must hold one folder per class, there is no folder {self.folder}.")
+        self.preparation = ImagePreparation(mode, image_size(resize))
+        names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and _is_visible(entry.name))
+        if not names:
+            raise ValueError(f"`folder` must hold one folder per class, {self.folder} holds no folder.")
+        files = [_images_below(self.folder / name) for name in names]
+        for name, found in zip(names, files, strict=True):
+            if not found:
+                raise ValueError(
+                    f"every class needs at least one image, {self.folder / name} holds none of the endings "
+                    f"{', '.join(IMAGE_SUFFIXES)}; fill the folder or remove it."
+                )
+        self._files = [f"{name}/{file}" for name, found in zip(names, files, strict=True) for file in found]
+        sizes = np.array([len(found) for found in files], dtype=np.int64)
+        super().__init__(sizes, names, self._first_shape(), np.dtype(np.uint8))
+
+    def _first_shape(self) -> tuple[int, int, int]:
+        with self._open(0) as image:
+            try:
+                return self.preparation.shape(image.mode, image.size[::-1])
+            except ValueError as error:
+                raise ValueError(f"{self.where(0)}: {error}") from None
+
+    def _open(self, row: int) -> Any:
+        from PIL import Image, UnidentifiedImageError  # 0.1 s to import, and not needed for sources in memory
+
+        try:
+            return Image.open(self.folder / self._files[row])
+        except UnidentifiedImageError:
+            raise ValueError(f"{self.where(row)} is no image that Pillow can read; remove or replace it.") from None
+
+    def read(self, row: int) -> npt.NDArray[np.uint8]:
+        """Decode one file as `(H, W, channels)`."""
+        with self._open(row) as image:
+            try:
+                return self.preparation.from_pillow(image)
+            except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's word for a broken PNG
+                raise ValueError(f"{self.where(row)} cannot be read: {error}") from None
+
+    def where(self, row: int) -> str:
+        """Path of a file."""
+        return str(self.folder / self._files[row])
+
+    def compute_fingerprint(self) -> str:
+        """Hexadecimal BLAKE2b of names, sizes, preparation and the bytes of every file."""
+        state = hashlib.blake2b(digest_size=16)
+        state.update(f"metabridge image folder\n{self.preparation}\n{self.example_shape}\n".encode())
+        for name, start, size in zip(
+            self.class_names, self.class_starts.tolist(), self.class_sizes.tolist(), strict=True
+        ):
+            state.update(f"{size} {name}\n".encode())
+            for file in self._files[start : start + size]:
+                content = (self.folder / file).read_bytes()
+                state.update(f"{len(content)}\n".encode())
+                state.update(content)
+        return state.hexdigest()
+
+
+def _images_below(folder: Path) -> list[str]:
+    """Paths of the images under `folder`, relative to it, sorted, with slashes on every system."""
+    found = []
+    for path, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if _is_visible(name)]
+        inside = Path(path).relative_to(folder)
+        found += [(inside / file).as_posix() for file in files if _is_image(file)]
+    return sorted(found)
+
+
+def _is_visible(name: str) -> bool:
+    return not name.startswith((".", "__MACOSX"))
+
+
+def _is_image(name: str) -> bool:
+    return _is_visible(name) and name.lower().endswith(IMAGE_SUFFIXES)

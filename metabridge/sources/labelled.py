@@ -1,0 +1,188 @@
+"""A class source over any labelled map-style dataset: torchvision's, Hugging Face's, or a list of pairs."""
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metabridge.sources.images import ImagePreparation, image_size
+from metabridge.sources.lazy import LazySource
+from metabridge.sources.tables import group_labels
+
+__all__ = ["LabelledSource", "labels_of"]
+
+_LABEL_ATTRIBUTES = ("targets", "_labels", "labels")
+
+
+class LabelledSource(LazySource):
+    """The examples of a dataset with `len(dataset)` and `dataset[i]`, grouped by label.
+
+    `dataset[i]` is a pair `(image, label)`, or a dictionary with a column for each, as Hugging Face's. Images
+    may be Pillow images, arrays `(H, W)` or `(H, W, C)`, or tensors `(C, H, W)`; floats in [0, 1] are rounded to
+    8 bits. Vectors of floats are features. Opening reads the first example and no other, unless labels must be
+    searched (see `labels_of`).
+
+    >>> import numpy as np
+    >>> pairs = [(np.full((8, 8), i, np.uint8), "odd" if i % 2 else "even") for i in range(40)]
+    >>> LabelledSource(pairs, labels=[label for _, label in pairs])
+    LabelledSource(2 classes, 40 examples of shape (8, 8, 1), uint8)
+
+    Args:
+        dataset: the dataset. A random transform inside it would make reading an example twice give two images:
+            leave it out, and pass `transform` to the meta-dataset.
+        labels: `(total,)` labels in the dataset's order; `None` takes those of the dataset.
+        class_names: names of labels 0, 1, …; `None` takes the dataset's, or else names a class by its label.
+        image_column: where an example is a dictionary, the name of its image.
+        label_column: the same for its label.
+        resize: `(height, width)` or the side of a square; `None` requires one size.
+        mode: `"L"`, `"RGB"` or `"RGBA"`, to which images are converted; `None` requires one of these.
+        identity: words that stand for the content, such as a dataset's name and revision. With them the
+            fingerprint is of `identity`, names, sizes, labels, `mode` and `resize`; without them it is of every
+            example, which are all read once when it is asked for.
+        progress: show a bar while labels are searched.
+
+    Raises:
+        TypeError: if `dataset` has no length, or holds neither images nor features.
+        ValueError: if there is no label per example, a column is missing, or the first image is not as required.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        labels: npt.ArrayLike | None = None,
+        class_names: Sequence[str] | None = None,
+        *,
+        image_column: str = "image",
+        label_column: str = "label",
+        resize: int | tuple[int, int] | None = None,
+        mode: str | None = None,
+        identity: str | None = None,
+        progress: bool = True,
+    ) -> None:
+        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
+            raise TypeError(
+                f"`dataset` must have len(dataset) and dataset[i], got {type(dataset).__name__}; "
+                "make a list of what it yields."
+            )
+        if len(dataset) == 0:
+            raise ValueError("`dataset` must hold at least one example, got none.")
+        self.dataset = dataset
+        self.identity = identity
+        self.preparation = ImagePreparation(mode, image_size(resize))
+        self._image_column = image_column
+        if labels is None:
+            labels = labels_of(dataset, label_column, progress)
+            class_names = _class_names(dataset, label_column, labels) if class_names is None else class_names
+        names, sizes, self._order = group_labels(labels, class_names)
+        if int(sizes.sum()) != len(dataset):
+            raise ValueError(
+                f"`labels` must have one entry per example, got {int(sizes.sum())} for {len(dataset)} examples."
+            )
+        first = self._example(0)
+        super().__init__(sizes, names, first.shape, first.dtype)
+
+    def read(self, row: int) -> npt.NDArray[Any]:
+        """The example at this row of the table."""
+        return self._example(self._index(row))
+
+    def where(self, row: int) -> str:
+        """Which example of the dataset a row is."""
+        return f"`dataset[{self._index(row)}]`"
+
+    def _index(self, row: int) -> int:
+        """Position in the dataset of a row of the table."""
+        return row if self._order is None else int(self._order[row])
+
+    def _example(self, index: int) -> npt.NDArray[Any]:
+        try:
+            return self.preparation(_field(self.dataset[index], 0, self._image_column))
+        except ValueError as error:
+            raise ValueError(f"`dataset[{index}]`: {error}") from None
+
+    def compute_fingerprint(self) -> str:
+        """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example, or of what `identity` says."""
+        if self.identity is None:
+            return super().compute_fingerprint()
+        state = hashlib.blake2b(digest_size=16)
+        state.update(f"metabridge labelled dataset\n{self.preparation}\n{self.example_shape}\n".encode())
+        for text in (self.dtype.str, self.identity, *self.class_names):
+            state.update(f"{len(text)} {text}\n".encode())
+        for start, size in zip(self.class_starts.tolist(), self.class_sizes.tolist(), strict=True):
+            rows = np.arange(start, start + size, dtype="<i8")
+            state.update(f"{size}\n".encode())
+            state.update(np.ascontiguousarray(rows if self._order is None else self._order[rows], dtype="<i8").data)
+        return state.hexdigest()
+
+
+def labels_of(dataset: Any, label_column: str = "label", progress: bool = True) -> npt.NDArray[Any]:
+    """The labels of a dataset, `(total,)`, without decoding an image where that is possible.
+
+    A Hugging Face dataset's column; the part that a `torch.utils.data.Subset` takes of another dataset's labels;
+    the attribute `targets`, `_labels` or `labels`, as torchvision's datasets have; or else, one after another,
+    the labels of all examples, which decodes their images.
+
+    Args:
+        dataset: the dataset.
+        label_column: where an example is a dictionary, the name of its label.
+        progress: show a bar while going through all examples.
+
+    Raises:
+        ValueError: if a column or a label is missing.
+    """
+    if hasattr(dataset, "column_names"):
+        if label_column not in dataset.column_names:
+            raise ValueError(
+                f"`label_column` must be one of {', '.join(map(repr, dataset.column_names))}, got {label_column!r}."
+            )
+        return np.asarray(dataset[label_column][:])
+    if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+        return labels_of(dataset.dataset, label_column, progress)[np.asarray(dataset.indices)]
+    for name in _LABEL_ATTRIBUTES:
+        found = getattr(dataset, name, None)
+        if found is not None and not callable(found) and np.shape(found) == (len(dataset),):
+            return np.asarray(found)
+    return _scan(dataset, label_column, progress)
+
+
+def _scan(dataset: Any, label_column: str, progress: bool) -> npt.NDArray[Any]:
+    from tqdm import tqdm
+
+    rows = tqdm(range(len(dataset)), "reading labels", unit="example", disable=not progress, file=sys.stderr)
+    return np.array([_plain(_field(dataset[row], 1, label_column)) for row in rows])
+
+
+def _plain(label: Any) -> Any:
+    """A label as Python's own value: tensors and arrays of one element hold one."""
+    return label.item() if hasattr(label, "item") else label
+
+
+def _field(example: Any, position: int, column: str) -> Any:
+    """The image or the label of an example."""
+    if isinstance(example, Mapping):
+        if column not in example:
+            word = ("image_column", "label_column")[position]
+            raise ValueError(f"`{word}` must be one of {', '.join(map(repr, example))}, got {column!r}.")
+        return example[column]
+    if not isinstance(example, Sequence) or isinstance(example, (str, bytes)) or len(example) < 2:
+        if position == 0:
+            return example  # with labels given, a dataset of images alone will do
+        raise ValueError(
+            f"an example must be a pair (image, label) or a dictionary, got {type(example).__name__}; pass `labels`."
+        )
+    return example[position]
+
+
+def _class_names(dataset: Any, label_column: str, labels: npt.NDArray[Any]) -> Sequence[str] | None:
+    """The names that a dataset gives its labels, if it does and they are positions in a list of names."""
+    while hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
+        dataset = dataset.dataset
+    features = getattr(dataset, "features", None)
+    names = getattr(features.get(label_column), "names", None) if isinstance(features, Mapping) else None
+    names = getattr(dataset, "classes", None) if names is None else names
+    if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        return None
+    fits = labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < len(names)
+    return names if fits else None

@@ -1,0 +1,110 @@
+"""Image transforms in two steps: draw the parameters from stream words, then apply them.
+
+Only `draw` sees randomness, and its words come from the episode's own stream: an augmented episode is as much a
+function of (seed, index) as a plain one, and both backends get the same pixels. `apply` uses additions,
+multiplications, divisions and roundings of floats one by one, in a fixed order, and sums of integers, so its
+results are the same to the last bit on every machine.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "Fixed",
+    "ImageTransform",
+    "Images",
+    "Parameters",
+    "Shown",
+    "Words",
+    "expand_transforms",
+    "transform_images",
+]
+
+Words = npt.NDArray[np.uint64]
+Images = npt.NDArray[np.float32]
+Parameters = npt.NDArray[Any]
+
+_PIECE = 1 << 18  # floats that stay in a processor's cache from one operation to the next: 2 to 3 times faster
+
+
+@runtime_checkable
+class ImageTransform(Protocol):
+    """What every image transform is. Its `repr` is part of the episodes' fingerprint: it must say everything."""
+
+    @property
+    def num_words(self) -> int:
+        """Stream words that the parameters of one image take; 0 if nothing is random."""
+
+    def draw(self, words: Words) -> Parameters:
+        """`(n, …)` parameters of n images, from `(n, num_words)` words: a pure function."""
+
+    def apply(self, images: Images, parameters: Parameters) -> Images:
+        """Transform `(n, H, W, channels)` float32 images by their parameters; may write into `images`."""
+
+
+class Fixed:
+    """A transform without anything random."""
+
+    num_words = 0
+
+    def draw(self, words: Words) -> Parameters:
+        """No parameters: `(n, 0)`."""
+        return np.zeros((len(words), 0))
+
+
+class Shown:
+    """The constructor's arguments, kept under their names in `_arguments`, are the `repr` and the identity."""
+
+    _arguments: dict[str, Any]
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and repr(self) == repr(other)
+
+    def __hash__(self) -> int:
+        return hash(repr(self))
+
+    def __repr__(self) -> str:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in self._arguments.items())
+        return f"{type(self).__name__}({arguments})"
+
+
+def expand_transforms(transform: ImageTransform | Sequence[ImageTransform] | None) -> tuple[ImageTransform, ...]:
+    """The image transforms of a list, in order; one alone is a list of one.
+
+    Raises:
+        TypeError: for anything without `num_words`, `draw` and `apply`, such as a torchvision transform.
+    """
+    if transform is None:
+        return ()
+    several = tuple(transform) if isinstance(transform, (list, tuple)) else (transform,)
+    for each in several:
+        if isinstance(each, type) or not isinstance(each, ImageTransform):
+            raise TypeError(
+                f"`transform` must be made of image transforms of metabridge.transforms, got {each!r}; a transform of "
+                "torchvision is an argument of the torch loader: BatchMetaDataLoader(dataset, transform=…)."
+            )
+    return several
+
+
+def transform_images(transforms: Sequence[ImageTransform], images: Images, words: Sequence[Words]) -> Images:
+    """Draw and apply one transform after another, a few images at a time.
+
+    Args:
+        transforms: the transforms.
+        images: `(n, H, W, channels)` float32; may be written into.
+        words: `(n, num_words)` for each transform.
+    """
+    if not transforms:
+        return images
+    count = max(1, _PIECE // max(1, math.prod(images.shape[1:])))
+    pieces = []
+    for first in range(0, max(1, len(images)), count):
+        piece = images[first : first + count]
+        for transform, each in zip(transforms, words, strict=True):
+            piece = transform.apply(piece, transform.draw(each[first : first + count]))
+        pieces.append(piece)
+    return np.concatenate(pieces).astype(np.float32, copy=False)

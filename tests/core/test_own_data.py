@@ -1,0 +1,719 @@
+"""Sources over the user's own data: image folders, labelled datasets, and sources made of sources."""
+
+import itertools
+import os
+import pickle
+import time
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import coded_images, coded_source, run_python
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from metabridge import ClassSplitter, CombinationMetaDataset
+from metabridge.sources import (
+    ArraySource,
+    HDF5Source,
+    ImageFolderSource,
+    LabelledSource,
+    filter_classes,
+    in_memory,
+    rename_classes,
+    save_source,
+    split_classes,
+    union,
+)
+from metabridge.sources.images import ImagePreparation
+from metabridge.sources.labelled import labels_of
+from metabridge.sources.tables import group_labels
+
+SIZES = [4, 7, 2, 5]
+SOURCE = coded_source(SIZES)
+IMAGES = [coded_images(c, size) for c, size in enumerate(SIZES)]
+
+
+def everything(source):
+    """Name → all examples of every class."""
+    return {
+        name: source.gather(np.array([c]), np.arange(size))
+        for c, (name, size) in enumerate(zip(source.class_names, source.class_sizes, strict=True))
+    }
+
+
+def assert_same(one, other):
+    one, other = everything(one), everything(other)
+    assert list(one) == list(other)
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name])
+
+
+# Image folders
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The coded classes as PNG files, written backwards, with things in between that are no images."""
+    root = tmp_path / "images"
+    for c, images in reversed(list(enumerate(IMAGES))):
+        inside = root / f"class{c}" / ("deep/er" if c == 1 else "")
+        inside.mkdir(parents=True)
+        for e in reversed(range(len(images))):
+            Image.fromarray(images[e, ..., 0]).save(inside / f"{e:03d}.{'PNG' if e % 2 else 'png'}")
+    (root / "class0" / "notes.txt").write_text("no image")
+    (root / "class0" / ".hidden.png").write_text("no image")
+    (root / ".cache").mkdir()
+    (root / "__MACOSX").mkdir()
+    (root / "readme.md").write_text("no class")
+    return root
+
+
+def test_an_image_folder_holds_its_images_by_class(folder):
+    source = ImageFolderSource(folder)
+    assert repr(source) == "ImageFolderSource(4 classes, 18 examples of shape (6, 6, 1), uint8)"
+    assert_same(source, SOURCE)
+    assert in_memory(source, progress=False).fingerprint == SOURCE.fingerprint
+
+
+def test_an_image_folder_is_sorted_whatever_the_file_system_lists(folder, monkeypatch):
+    from metabridge.sources import folder as module
+
+    def backwards(path):
+        for here, folders, files in os.walk(path):
+            yield here, folders, sorted(files, reverse=True)
+
+    expected = ImageFolderSource(folder)
+    listed = {"walk": backwards, "scandir": lambda path: sorted(os.scandir(path), key=lambda e: e.name, reverse=True)}
+    monkeypatch.setattr(module, "os", SimpleNamespace(**listed))
+    assert_same(ImageFolderSource(folder), expected)
+
+
+def test_opening_an_image_folder_decodes_nothing(folder, monkeypatch):
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("an image was decoded"))
+    source = ImageFolderSource(folder)
+    assert source.class_sizes.tolist() == SIZES
+    assert len(source.fingerprint) == 32
+    dataset = CombinationMetaDataset(source, 2, dataset_transform=ClassSplitter(num_train_per_class=2))
+    assert len(dataset.plan(0, range(3))) == 3
+    with pytest.raises(pytest.fail.Exception, match="an image was decoded"):
+        dataset.episodes([0])
+
+
+def test_images_are_resized_and_converted_on_demand(folder):
+    source = ImageFolderSource(folder, resize=(3, 4), mode="RGB")
+    assert source.example_shape == (3, 4, 3)
+    found = source.gather(np.array([2]), np.array([1]))[0]
+    image = Image.fromarray(IMAGES[2][1, ..., 0]).convert("RGB").resize((4, 3), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(found, np.asarray(image))
+    assert ImageFolderSource(folder, resize=5).example_shape == (5, 5, 1)
+    np.testing.assert_array_equal(ImageFolderSource(folder, resize=6).gather(np.array(3), np.array(4)), IMAGES[3][4])
+
+
+def test_the_fingerprint_of_a_folder_knows_bytes_names_and_preparation(folder, tmp_path):
+    prints = [ImageFolderSource(folder, *arguments).fingerprint for arguments in ((), (5,), (None, "RGB"), (None, "L"))]
+    prints.append(ImageFolderSource(folder).select([1, 0]).fingerprint)
+    prints.append(ImageFolderSource(folder).select([0, 1]).fingerprint)
+    (folder / "class3").rename(folder / "class4")
+    prints.append(ImageFolderSource(folder).fingerprint)
+    (folder / "class4").rename(folder / "class3")
+    (folder / "class2/001.PNG").rename(folder / "class2/+.PNG")
+    prints.append(ImageFolderSource(folder).fingerprint)
+    (folder / "class2/+.PNG").rename(folder / "class2/001.PNG")
+    assert len(set(prints)) == len(prints)
+    assert ImageFolderSource(folder).fingerprint == prints[0]
+    folder.rename(tmp_path / "elsewhere")
+    assert ImageFolderSource(tmp_path / "elsewhere").fingerprint == prints[0], "where a folder is does not matter"
+
+
+def test_an_image_folder_pickles_and_works_from_another_folder(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder.parent)
+    source = ImageFolderSource("images").select([3, 1])
+    monkeypatch.chdir("/")
+    copy = pickle.loads(pickle.dumps(source))
+    assert tuple(copy.class_names) == ("class3", "class1")
+    assert_same(copy, SOURCE.select([3, 1]))
+    assert copy.fingerprint == source.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("spoil", "read", "message"),
+    [
+        (
+            lambda f: Image.new("L", (7, 6)).save(f / "class1/deep/er/002.png"),
+            True,
+            r"first has \(6, 6, 1\) uint8.*002",
+        ),
+        (
+            lambda f: Image.new("RGB", (6, 6)).save(f / "class1/deep/er/002.png"),
+            True,
+            r"002\.png has \(6, 6, 3\).*resiz",
+        ),
+        (lambda f: Image.new("P", (6, 6)).save(f / "class1/deep/er/002.png"), True, r"002\.png.*got 'P'; pass .*mode="),
+        (lambda f: Image.new("CMYK", (6, 6)).save(f / "class0/0.jpg"), False, r"0\.jpg: images must be .* got 'CMYK'"),
+        (lambda f: (f / "class0/0.png").write_text("no"), False, r"0\.png is no image that Pillow can read; remove"),
+        (lambda f: (f / "class9").mkdir(), False, r"every class needs at least one image, .*class9 holds none"),
+        (
+            lambda f: (f / "class1/deep/er/002.png").write_bytes((f / "class1/deep/er/002.png").read_bytes()[:60]),
+            True,
+            r"002\.png cannot be read",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_folder_is_said_with_the_file(folder, spoil, read, message):
+    spoil(folder)
+    with pytest.raises(ValueError, match=message):
+        everything(ImageFolderSource(folder)) if read else ImageFolderSource(folder)
+
+
+def test_a_folder_must_exist_and_hold_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder .*nowhere"):
+        ImageFolderSource(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"must hold one folder per class, .* holds no folder"):
+        ImageFolderSource(tmp_path)
+
+
+@pytest.mark.parametrize("resize", [0, -1, (3,), (3, 0), (3, 4, 5), (True, 3), (2.0, 3)])
+def test_impossible_sizes_and_modes_are_refused(resize):
+    with pytest.raises(ValueError, match="`resize` must be a positive side or a pair"):
+        LabelledSource([1], [0], resize=resize)
+    with pytest.raises(ValueError, match="`mode` must be one of 'L', 'RGB', 'RGBA', got 'YCbCr'"):
+        ImagePreparation("YCbCr")
+
+
+# Labelled datasets
+
+LABELS = [c for c, size in enumerate(SIZES) for _ in range(size)]
+ORDER = np.random.default_rng(0).permutation(len(LABELS))
+MIXED = [LABELS[i] for i in ORDER]
+PIXELS = [np.concatenate(IMAGES)[i] for i in ORDER]
+GROUPED = ArraySource.from_labels(np.stack(PIXELS), MIXED, SOURCE.class_names)
+
+
+class Pairs:
+    """A map-style dataset that counts how often it is read."""
+
+    def __init__(self, make=lambda image: image, hidden=MIXED, **attributes):
+        self.make, self.hidden, self.reads = make, hidden, 0
+        self.__dict__.update(attributes)
+
+    def __len__(self):
+        return len(PIXELS)
+
+    def __getitem__(self, index):
+        if not 0 <= index < len(PIXELS):
+            raise IndexError(index)
+        self.reads += 1
+        return self.make(PIXELS[index]), self.hidden[index]
+
+
+class Columns(Pairs):
+    """As a `datasets.Dataset`: examples are dictionaries, columns are read without decoding."""
+
+    column_names = ("img", "fine")
+
+    @property
+    def features(self):
+        return {"img": SimpleNamespace(), "fine": SimpleNamespace(names=list(SOURCE.class_names))}
+
+    def __getitem__(self, index):
+        if isinstance(index, str):
+            return {"fine": self.hidden}[index]
+        image, label = super().__getitem__(index)
+        return {"img": image, "fine": label}
+
+
+def pillow(image):
+    return Image.fromarray(image[..., 0])
+
+
+class Tensor:
+    """As much of a `torch.Tensor` as is looked at: the core must not import torch."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def detach(self):
+        return self
+
+    cpu = detach
+
+    def numpy(self):
+        return self.array
+
+
+FORMS = {
+    "arrays (H, W, C)": lambda image: image,
+    "arrays (H, W)": lambda image: image[..., 0],
+    "Pillow images": pillow,
+    "float arrays": lambda image: image.astype(np.float32) / np.float32(255),
+    "float64 arrays": lambda image: image / 255,
+    "lists of integers": lambda image: image[..., 0].astype(int).tolist(),
+    "tensors (C, H, W)": lambda image: Tensor(image.transpose(2, 0, 1)),
+    "float tensors": lambda image: Tensor(image.transpose(2, 0, 1).astype(np.float32) / np.float32(255)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_images_gives_the_same_source(form):
+    source = LabelledSource(Pairs(FORMS[form]), MIXED, SOURCE.class_names)
+    assert repr(source) == "LabelledSource(4 classes, 18 examples of shape (6, 6, 1), uint8)"
+    assert_same(source, GROUPED)
+    assert source.fingerprint == GROUPED.fingerprint
+
+
+def test_channels_of_tensors_and_arrays_end_up_last():
+    image = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+    for form in (image, Image.fromarray(image), Tensor(image.transpose(2, 0, 1))):
+        np.testing.assert_array_equal(ImagePreparation()(form), image)
+
+
+def test_floats_are_rounded_to_the_nearest_byte():
+    every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    for dtype in (np.float16, np.float32, np.float64):
+        np.testing.assert_array_equal(ImagePreparation()((every / 255).astype(dtype)), every)
+    assert ImagePreparation()(np.array([[0.5, 0.999, 0.001]])).ravel().tolist() == [128, 255, 0]
+
+
+def test_features_stay_what_they_are():
+    features = [(np.array([i, -i], dtype=np.float32), i % 2) for i in range(6)]
+    source = LabelledSource(features, progress=False)
+    assert (source.example_shape, source.dtype, source.class_names) == ((2,), np.float32, ("0", "1"))
+    assert source.gather(np.array([1]), np.array([2])).tolist() == [[5, -5]]
+
+
+LABEL_HOLDERS = {
+    "an argument": lambda: (Pairs(), {"labels": MIXED, "class_names": SOURCE.class_names}),
+    "targets": lambda: (Pairs(targets=MIXED, classes=list(SOURCE.class_names)), {}),
+    "_labels": lambda: (Pairs(_labels=np.array(MIXED)), {"class_names": SOURCE.class_names}),
+    "labels": lambda: (Pairs(labels=tuple(MIXED), classes=SOURCE.class_names), {}),
+    "a column": lambda: (Columns(), {"image_column": "img", "label_column": "fine"}),
+}
+
+
+@pytest.mark.parametrize("holder", LABEL_HOLDERS)
+def test_labels_are_found_without_decoding(holder):
+    dataset, arguments = LABEL_HOLDERS[holder]()
+    source = LabelledSource(dataset, **arguments)
+    assert dataset.reads == 1, "the first example tells the shape"
+    assert_same(source, GROUPED)
+
+
+def test_the_labels_of_a_subset_are_the_part_of_the_whole_s():
+    whole = Pairs(targets=MIXED, classes=SOURCE.class_names)
+    inner = SimpleNamespace(dataset=whole, indices=list(range(0, 18, 2)))
+    assert labels_of(inner).tolist() == MIXED[::2]
+
+    class Subset:
+        dataset, indices = inner, [3, 1]
+
+        def __len__(self):
+            return 2
+
+        def __getitem__(self, index):
+            return whole[inner.indices[self.indices[index]]]
+
+    source = LabelledSource(Subset())
+    assert source.class_names == tuple(f"class{c}" for c in sorted({MIXED[6], MIXED[2]}))
+    assert whole.reads == 1
+
+
+@pytest.mark.parametrize("label", [lambda c: c, np.int64, lambda c: np.array(c), lambda c: f"class{c}"])
+def test_other_labels_are_scanned_without_a_warning(label, capsys):
+    dataset = Pairs(hidden=[label(c) for c in MIXED], targets="not labels", _labels=[1, 2], labels=len)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = LabelledSource(dataset)
+    assert dataset.reads == 18 + 1
+    assert "reading labels" in capsys.readouterr().err
+    assert_same(rename_classes(source, lambda name: f"class{name[-1]}"), GROUPED)
+    LabelledSource(Pairs(), progress=False)
+    assert capsys.readouterr().err == ""
+
+
+def test_names_that_do_not_fit_the_labels_are_left_alone():
+    for classes in (["a", "b"], [("a", "b")] * 4, None, "abcd"):
+        assert LabelledSource(Pairs(targets=MIXED, classes=classes)).class_names == ("0", "1", "2", "3")
+
+
+def test_a_labelled_source_resizes_and_converts():
+    for form in (pillow, FORMS["arrays (H, W)"], FORMS["float tensors"]):
+        source = LabelledSource(Pairs(form), MIXED, resize=(3, 4), mode="RGB")
+        expected = pillow(PIXELS[0]).convert("RGB").resize((4, 3), Image.Resampling.LANCZOS)
+        at = MIXED[0], MIXED[:1].count(MIXED[0]) - 1
+        np.testing.assert_array_equal(source.gather(*map(np.array, at)), np.asarray(expected))
+
+
+def test_with_an_identity_nothing_is_read_for_the_fingerprint():
+    def named(identity="cifar-10 2009", labels=MIXED, **more):
+        source = LabelledSource(dataset := Pairs(), labels, identity=identity, **more)
+        return source, dataset
+
+    source, dataset = named()
+    first = source.fingerprint
+    assert dataset.reads == 1
+    prints = [first, source.select([1, 0]).fingerprint, source.select([0, 1]).fingerprint]
+    prints += [named("cifar-10 2010")[0].fingerprint, named(resize=4)[0].fingerprint, named(mode="RGB")[0].fingerprint]
+    prints += [named(labels=MIXED[::-1])[0].fingerprint, named(class_names=list("abcd"))[0].fingerprint]
+    prints.append(LabelledSource(Pairs(), MIXED).fingerprint)
+    assert len(set(prints)) == len(prints)
+    assert named()[0].fingerprint == first
+
+
+def test_selections_of_a_labelled_source_are_sources(tmp_path):
+    source = LabelledSource(Pairs(), MIXED, SOURCE.class_names)
+    assert source.fingerprint == GROUPED.fingerprint, "also before, so that a cached one is not handed on"
+    some = source.select([2, 0, 3]).select([1, 2])
+    assert_same(some, GROUPED.select([0, 3]))
+    assert some.fingerprint == GROUPED.select([0, 3]).fingerprint
+    assert pickle.loads(pickle.dumps(LabelledSource(PIXELS, MIXED))).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: LabelledSource(iter([])),
+            TypeError,
+            r"must have len\(dataset\) and dataset\[i\], got list_iterator; m",
+        ),
+        (lambda: LabelledSource([]), ValueError, "`dataset` must hold at least one example"),
+        (lambda: LabelledSource(Pairs(), [0, 1]), ValueError, "one entry per example, got 2 for 18 examples"),
+        (lambda: LabelledSource(Pairs(), np.zeros((18, 2))), ValueError, r"one label per example, got .* \(18, 2\)"),
+        (
+            lambda: LabelledSource(PIXELS, progress=False),
+            ValueError,
+            r"pair \(image, label\) .* ndarray; pass `labels`",
+        ),
+        (
+            lambda: LabelledSource(Columns(), MIXED),
+            ValueError,
+            "`image_column` must be one of 'img', 'fine', got 'image'",
+        ),
+        (lambda: LabelledSource(Columns()), ValueError, "`label_column` must be one of 'img', 'fine', got 'label'"),
+        (
+            lambda: LabelledSource([{"image": PIXELS[0], "y": 1}], progress=False),
+            ValueError,
+            "`label_column` must be one of 'image', 'y', got 'label'",
+        ),
+        (
+            lambda: LabelledSource(Pairs(lambda image: image - 200.0), MIXED),
+            ValueError,
+            r"`dataset\[0\]`: an image must be uint8, or floats in \[0, 1\], got float64 .*; take normalisation out",
+        ),
+        (lambda: LabelledSource(Pairs(lambda i: i > 3), MIXED), ValueError, "uint8, or floats .* got bool"),
+        (lambda: LabelledSource(Pairs(lambda i: i * np.nan), MIXED), ValueError, r"got float64 in \[nan, nan\]"),
+        (lambda: LabelledSource(Pairs(lambda i: i[None]), MIXED), ValueError, r"`dataset\[0\]`: .*\(1, 6, 6, 1\)"),
+        (
+            lambda: LabelledSource(Pairs(lambda i: 3), MIXED),
+            TypeError,
+            "must be uint8 images or floating-point .* int64",
+        ),
+        (lambda: LabelledSource(Pairs(), MIXED, ["a", "b"]), ValueError, r"labels must be integers in \[0, 2\)"),
+        (lambda: LabelledSource(Pairs(), MIXED, list("aabc")), ValueError, "must be distinct, 'a' appears twice"),
+    ],
+)
+def test_datasets_that_give_no_source_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_an_image_of_another_size_is_named_when_it_is_read():
+    dataset = Pairs(lambda image: image[:, : 5 if image is PIXELS[7] else 6])
+    source = LabelledSource(dataset, MIXED)
+    with pytest.raises(ValueError, match=r"the first has \(6, 6, 1\) uint8, `dataset\[7\]` has \(6, 5, 1\) uint8; for"):
+        everything(source)
+
+
+def test_episodes_come_from_any_of_these_sources(folder):
+    def digest(source):
+        dataset = CombinationMetaDataset(source, 3)
+        return ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=1).episodes(range(6)).digest()
+
+    lazily = LabelledSource(Pairs(), MIXED, SOURCE.class_names)
+    assert digest(lazily) == digest(GROUPED)
+    assert digest(ImageFolderSource(folder)) == digest(SOURCE) == digest(in_memory(ImageFolderSource(folder), False))
+
+
+# Labels in tables
+
+
+@given(st.lists(st.integers(-3, 200), max_size=60), st.sampled_from([np.int64, np.uint8, np.int16, str, float]))
+def test_grouping_is_a_stable_sort(labels, kind):
+    labels = [abs(label) if kind is np.uint8 else label for label in labels]
+    given_labels = np.array(labels, dtype=kind) if labels else np.zeros(0, int)
+    names, sizes, order = group_labels(given_labels)
+    values = sorted(set(given_labels.tolist()))
+    assert names == tuple(map(str, values))
+    assert sizes.tolist() == [given_labels.tolist().count(value) for value in values]
+    expected = sorted(range(len(labels)), key=lambda i: given_labels.tolist()[i])
+    assert (list(range(len(labels))) if order is None else order.tolist()) == expected
+    assert (order is None) == (expected == list(range(len(labels))) and bool(labels)) or not labels
+
+
+def test_grouping_more_classes_than_16_bits_count():
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(70_000) * 3, 2))
+    names, sizes, order = group_labels(labels)
+    assert (len(names), names[-1], set(sizes.tolist())) == (70_000, "209997", {2})
+    np.testing.assert_array_equal(order, np.argsort(labels, kind="stable"))
+
+
+def test_labels_in_an_array_of_objects_are_looked_at():
+    assert group_labels(np.array(["b", "a", "b"], dtype=object))[0] == ("a", "b")
+    assert group_labels(np.array([2, 1], dtype=object), ["0", "1", "2"])[0] == ("1", "2")
+    with pytest.raises(ValueError, match="`labels` must be integers, strings or floats, got None among them"):
+        group_labels([1, None, 2])
+
+
+def test_examples_that_come_class_by_class_are_not_copied():
+    examples = np.zeros((6, 4))
+    assert np.shares_memory(ArraySource.from_labels(examples, [0, 0, 1, 1, 2, 2]).examples, examples)
+    assert not np.shares_memory(ArraySource.from_labels(examples, [0, 1, 0, 1, 2, 2]).examples, examples)
+
+
+# The user's own split
+
+
+@given(
+    st.integers(3, 60),
+    st.lists(st.sampled_from([0.05, 0.1, 0.16, 0.2, 0.25, 0.33, 0.5, 0.64]), min_size=1, max_size=4),
+    st.integers(-3, 3),
+)
+def test_fractions_divide_the_classes(number, shares, seed):
+    source = ArraySource.from_classes({f"c{i}": np.full((1, 1), i) / 1 for i in range(number)})
+    fractions = {f"part{i}": share for i, share in enumerate(shares)}
+    exact = np.cumsum([round(share * 100) for share in shares]).tolist()
+    ends = [(2 * end * number + 100) // 200 for end in exact]
+    if exact[-1] > 100 or any(a == b for a, b in itertools.pairwise([0, *ends])):
+        with pytest.raises(ValueError, match=r"must sum to at most 1|is no class; raise it"):
+            split_classes(source, fractions=fractions, seed=seed)
+        return
+    parts = split_classes(source, fractions=fractions, seed=seed)
+    assert list(parts) == list(fractions)
+    assert [len(part) for part in parts.values()] == [b - a for a, b in itertools.pairwise([0, *ends])]
+    names = [name for part in parts.values() for name in part.class_names]
+    assert len(set(names)) == len(names)
+    for part in parts.values():
+        assert list(part.class_names) == sorted(part.class_names, key=lambda name: int(name[1:]))
+    again = split_classes(source, fractions=fractions, seed=seed)
+    assert [part.class_names for part in again.values()] == [part.class_names for part in parts.values()]
+
+
+def test_a_fraction_is_the_decimal_number_that_was_written():
+    """0.15 of 10 is one and a half, which is rounded up; in floating point it is a little less."""
+    parts = split_classes(coded_source([1] * 10), fractions={"a": 0.15, "b": 0.85})
+    assert [len(part) for part in parts.values()] == [2, 8]
+
+
+def test_a_split_by_fraction_is_promised():
+    """These are a function of the seed and the number of classes, like episodes; they change only with the scheme."""
+    source = ArraySource.from_classes({f"{i}": np.zeros((1, 1)) for i in range(12)})
+    parts = split_classes(source, fractions={"train": 0.5, "val": 0.25, "test": 0.25}, seed=7)
+    assert {name: " ".join(part.class_names) for name, part in parts.items()} == SPLIT_OF_SEED_7
+    other = split_classes(source, fractions={"train": 0.5, "val": 0.25, "test": 0.25}, seed=8)
+    assert other["train"].class_names != parts["train"].class_names
+
+
+SPLIT_OF_SEED_7 = {"train": "1 3 7 8 10 11", "val": "2 5 6", "test": "0 4 9"}
+
+
+@pytest.mark.parametrize("share", [1 / 3, 0.1, 0.7])
+def test_shares_that_make_the_whole_lose_no_class(share):
+    source = coded_source([1] * 9)
+    rest = {"b": 1 - share} if share == 0.7 else {f"b{i}": share for i in range(round(1 / share) - 1)}
+    if share == 0.1:
+        source = coded_source([1] * 20)
+    parts = split_classes(source, fractions={"a": share, **rest})
+    assert sum(map(len, parts.values())) == len(source)
+
+
+def test_lists_of_classes_divide_in_the_order_they_are_given():
+    parts = split_classes(SOURCE, classes={"test": ["class3"], "train": ["class2", "class0"]})
+    assert {name: tuple(part.class_names) for name, part in parts.items()} == {
+        "test": ("class3",),
+        "train": ("class2", "class0"),
+    }
+    assert_same(parts["train"], SOURCE.select([2, 0]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, TypeError, "either `classes` or `fractions`"),
+        ({"classes": {}, "fractions": {}}, TypeError, "either `classes` or `fractions`"),
+        ({"classes": {"train": ["class9"]}}, ValueError, r"`classes\['train'\]` must .* no class is called 'class9'"),
+        (
+            {"classes": {"train": ["class1"], "val": ["class1"]}},
+            ValueError,
+            "'class1' is in 'train' and here, in 'val'",
+        ),
+        ({"classes": {"train": ["class1", "class1"]}}, ValueError, "'class1' is in 'train' and here"),
+        ({"classes": {"train": "class1"}}, ValueError, "must be a list of at least one class, got 'class1'"),
+        ({"classes": {"train": []}}, ValueError, "at least one class"),
+        ({"fractions": {"train": 0.8, "test": 0.3}}, ValueError, "`fractions` must sum to at most 1, got .*0.8"),
+        ({"fractions": {"train": 0.9, "test": 0.1}}, ValueError, r"`fractions\['test'\]` = 0.1 of 4 classes is no cl"),
+        ({"fractions": {"train": 0}}, ValueError, r"`fractions\['train'\]` must be a number in \(0, 1\], got 0"),
+        ({"fractions": {"train": float("nan")}}, ValueError, "got nan"),
+        ({"fractions": {"train": True}}, ValueError, "got True"),
+        ({"fractions": {}}, ValueError, "`fractions` must name at least one meta-split"),
+        ({"classes": {}}, ValueError, "`classes` must name at least one meta-split"),
+        ({"fractions": {"train": 1.0}, "seed": 0.5}, TypeError, "`seed` must be an integer"),
+    ],
+)
+def test_impossible_splits_are_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        split_classes(SOURCE, **arguments)
+
+
+# Sources made of sources
+
+OTHER = rename_classes(coded_source([3, 6, 8]), "other {}".format)
+
+
+def test_a_union_holds_the_classes_of_all():
+    together = union(SOURCE, OTHER, rename_classes(SOURCE, lambda name: f"again {name}"))
+    expected = {**everything(SOURCE), **everything(OTHER)}
+    expected |= {f"again {name}": images for name, images in everything(SOURCE).items()}
+    assert_same(together, ArraySource.from_classes(expected))
+    assert together.class_sizes.tolist() == [4, 7, 2, 5, 3, 6, 8, 4, 7, 2, 5]
+    assert repr(together) == "<11 classes, 53 examples of shape (6, 6, 1), uint8>"
+    classes, examples = np.array([[[9]], [[4]]]), np.array([[[0], [1]], [[2], [0]]])
+    found = together.gather(classes, examples)
+    assert found.shape == (2, 2, 1, 6, 6, 1)
+    np.testing.assert_array_equal(found[1, 0, 0], everything(OTHER)["other class0"][2])
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, unique=True), st.data())
+def test_selecting_from_a_union_in_any_order(ids, data):
+    together = union(SOURCE, OTHER)
+    expected = list({**everything(SOURCE), **everything(OTHER)}.items())
+    some = together.select(ids)
+    assert_same(some, ArraySource.from_classes(dict(expected[i] for i in ids)))
+    inner = data.draw(st.lists(st.integers(0, len(ids) - 1), min_size=1, unique=True))
+    twice = some.select(inner)
+    assert_same(twice, together.select([ids[i] for i in inner]))
+    assert twice.fingerprint == together.select([ids[i] for i in inner]).fingerprint
+
+
+def test_fingerprints_of_views_know_what_they_are_made_of():
+    prints = [
+        union(SOURCE, OTHER).fingerprint,
+        union(OTHER, SOURCE).fingerprint,
+        union(SOURCE, OTHER).select([0, 4, 1, 2, 3, 5, 6]).fingerprint,
+        union(SOURCE, OTHER.select([1, 0, 2])).fingerprint,
+        rename_classes(SOURCE, {"class0": "zero"}).fingerprint,
+        rename_classes(SOURCE, {"class0": "one"}).fingerprint,
+        rename_classes(SOURCE.select([0]), {"class0": "one"}).fingerprint,
+        OTHER.fingerprint,
+        SOURCE.fingerprint,
+    ]
+    assert len(set(prints)) == len(prints)
+    assert union(SOURCE).fingerprint == SOURCE.fingerprint
+    assert union(SOURCE, OTHER).select([3, 1]).fingerprint == SOURCE.select([3, 1]).fingerprint
+    renamed = rename_classes(SOURCE, {"class2": "two", "class0": "zero"})
+    assert renamed.select([2]).fingerprint == rename_classes(SOURCE.select([2]), {"class2": "two"}).fingerprint
+
+
+def test_views_pickle_without_copying_a_store(tmp_path):
+    store = save_source(SOURCE, tmp_path / "store.h5", {"from": "here"}, progress=False)
+    assert isinstance(store, HDF5Source)
+    assert store.provenance == {"from": "here"}
+    assert store.fingerprint == SOURCE.fingerprint
+    view = union(rename_classes(store, "my {}".format), store.select([1])).select([4, 0])
+    content = pickle.dumps(view)
+    assert len(content) < 2_500
+    assert pickle.loads(content).fingerprint == view.fingerprint
+    assert_same(pickle.loads(content), view)
+
+
+@pytest.mark.parametrize(
+    ("keep", "least", "names"),
+    [
+        (None, 1, ["class0", "class1", "class2", "class3"]),
+        (None, 5, ["class1", "class3"]),
+        (lambda name: name < "class2", 1, ["class0", "class1"]),
+        (lambda name: name < "class2", 5, ["class1"]),
+    ],
+)
+def test_filters_keep_order(keep, least, names):
+    assert list(filter_classes(SOURCE, keep, least).class_names) == names
+    assert_same(filter_classes(SOURCE, keep, least), SOURCE.select([int(name[-1]) for name in names]))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (union, TypeError, "`union` needs at least one source"),
+        (lambda: union(SOURCE, SOURCE), ValueError, r"'class0' appears twice. Give one .* rename_classes\(source, "),
+        (
+            lambda: union(SOURCE, coded_source([1], side=5)),
+            ValueError,
+            r"one shape .*\(6, 6, 1\) uint8 and \(5, 5, 1\)",
+        ),
+        (
+            lambda: filter_classes(SOURCE, min_examples=8),
+            ValueError,
+            "leave none of the 4 classes, whose largest has 7",
+        ),
+        (lambda: filter_classes(SOURCE, lambda name: False), ValueError, "leave none .*; the first one is 'class0'"),
+        (lambda: rename_classes(SOURCE, {"x": "y"}), ValueError, "no class is called 'x'"),
+        (lambda: rename_classes(SOURCE, lambda name: "y"), ValueError, "must be distinct, 'y' appears twice"),
+        (lambda: rename_classes(SOURCE, {"class0": "class1"}), ValueError, "'class1' appears twice"),
+        (lambda: union(SOURCE, OTHER).select([1, 1]), ValueError, "'class1' appears twice"),
+        (lambda: union(SOURCE, OTHER).select([4, 1, 1]), ValueError, "'class1' appears twice"),
+    ],
+)
+def test_impossible_views_are_refused(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_copy_in_memory_shows_a_bar_if_asked(capsys):
+    assert in_memory(OTHER).fingerprint == in_memory(OTHER, progress=False).fingerprint
+    assert "17/17" in capsys.readouterr().err
+    assert_same(in_memory(OTHER, False), OTHER)
+
+
+def test_copies_are_made_in_bounded_blocks(monkeypatch, tmp_path):
+    monkeypatch.setattr("metabridge.sources.copies._BLOCK_BYTES", 36 * 3)
+    assert in_memory(SOURCE, False).fingerprint == SOURCE.fingerprint
+    assert save_source(SOURCE, tmp_path / "store.h5", progress=False).recompute_fingerprint() == SOURCE.fingerprint
+
+
+# Size
+
+
+def test_a_hundred_thousand_classes_and_ten_million_examples():
+    """Opening, dividing and planning costs what the table of classes costs; no example is looked at."""
+    number, each = 100_000, 100
+    examples = np.lib.stride_tricks.as_strided(np.zeros(2, np.uint8), (number * each, 2), (0, 1))
+    sizes = np.full(number, each)
+    names = [f"class {i}" for i in range(number)]
+    begin = time.perf_counter()
+    source = ArraySource(examples, np.cumsum(sizes) - sizes, sizes, names)
+    parts = split_classes(source, fractions={"train": 0.64, "val": 0.16, "test": 0.2})
+    together = union(parts["train"], rename_classes(parts["test"], "test {}".format))
+    many = filter_classes(together, min_examples=50)
+    dataset = CombinationMetaDataset(many, 5)
+    plan = ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=15).plan(0, range(16))
+    seconds = time.perf_counter() - begin
+    assert [len(part) for part in parts.values()] == [64_000, 16_000, 20_000]
+    assert plan.classes.max() > 60_000
+    assert seconds < 3, "about 0.2 s on two busy cores"
+    labels = np.repeat(np.arange(number), each)
+    begin = time.perf_counter()
+    lazily = LabelledSource(examples, labels, identity="zeros")
+    assert len(lazily) == number
+    assert time.perf_counter() - begin < 3
+
+
+def test_own_data_needs_pillow_only_for_images():
+    program = (
+        "import sys; sys.modules['PIL'] = None; sys.modules['tqdm'] = None\nimport numpy as np\n"
+        "from metabridge.sources import LabelledSource, union\n"
+        "source = LabelledSource(np.zeros((6, 5, 5), np.uint8), [0, 1, 0, 1, 0, 1])\n"
+        "print(len(source), source.gather(np.array([0]), np.array([2])).shape)"
+    )
+    assert run_python(program).stdout == "2 (1, 5, 5, 1)\n"
