@@ -89,7 +89,9 @@ def _check_writable(option: str, folder: Path) -> None:
 
 @app.command("build")
 def build_command(
-    dataset: Annotated[str, typer.Argument(help="Benchmark to build; `metabridge datasets` lists them.")],
+    dataset: Annotated[
+        str, typer.Argument(help="Benchmark to build, listed by `metabridge datasets`; or, with --from-folder, a name.")
+    ],
     root: Root = Path("data"),
     variant: Annotated[
         str | None, typer.Option(help="Which variant; the first one listed by `datasets` if left out.")
@@ -101,6 +103,14 @@ def build_command(
             help="The official archive, or a folder with the archives or their content; downloaded if left out.",
         ),
     ] = None,
+    from_folder: Annotated[
+        Path | None,
+        typer.Option(help="Build a store of your own images instead: a folder with one folder of images per class."),
+    ] = None,
+    resize: Annotated[
+        int | None,
+        typer.Option(help="With --from-folder: the side to which images are resized; else all must be alike."),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also read the whole store and check it against its fingerprint.")
     ] = False,
@@ -108,9 +118,15 @@ def build_command(
     """Make a benchmark's store from its official archives: verified, whole or not at all, read fast ever after."""
     from metabridge.sources import HDF5Source
 
-    entry = _entry(dataset)
-    variant = entry.variants[0] if variant is None else variant
-    path = entry.build(root, variant, source)
+    if from_folder is not None:
+        path = _build_own(dataset, root, from_folder, resize)
+    else:
+        if resize is not None:
+            raise ValueError(
+                f"`--resize` goes with --from-folder alone, got {resize}; benchmarks have their own sizes."
+            )
+        entry = _entry(dataset)
+        path = entry.build(root, entry.variants[0] if variant is None else variant, source)
     stored = HDF5Source(path)
     typer.echo(
         f"{path}: {len(stored)} classes, {int(stored.class_sizes.sum())} examples, fingerprint {stored.fingerprint}"
@@ -123,6 +139,19 @@ def build_command(
                 f"{stored.fingerprint}; delete the file and build it again."
             )
         typer.echo("verified: every byte is what was written.")
+
+
+def _build_own(name: str, root: Path, folder: Path, resize: int | None) -> Path:
+    from metabridge.datasets.catalogue import BENCHMARKS
+    from metabridge.sources import ImageFolderSource, save_source
+
+    path = root / name / f"{name}.h5"
+    if name in BENCHMARKS or Path(name).name != name:
+        raise ValueError(f"`dataset` must be a name of your own, without slashes, got {name!r}.")
+    if path.exists():
+        raise ValueError(f"{path} is there already; delete it, or choose another name.")
+    save_source(ImageFolderSource(folder, resize=resize), path, {"benchmark": name, "folder": str(folder)})
+    return path
 
 
 @app.command("datasets")

@@ -19,7 +19,7 @@ from metabridge.metadatasets import META_SPLITS, CombinationMetaDataset, resolve
 from metabridge.sources import HDF5Source, write_store
 from metabridge.sources.hdf5 import Block
 from metabridge.splitters import Splitter
-from metabridge.transforms import Categorical, ClassAugmentation
+from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
 __all__ = [
     "Benchmark",
@@ -95,9 +95,11 @@ class StoredMetaDataset(CombinationMetaDataset):
         meta_val: use the meta-val classes.
         meta_test: use the meta-test classes.
         meta_split: `"train"`, `"val"` or `"test"`, instead of the three flags.
+        transform: image transforms of `metabridge.transforms`, drawn from the episode's stream: one or a list.
         target_transform: `Categorical(N)` for permuted labels, `None` for a class's position in the task.
         dataset_transform: a splitter.
-        class_augmentations: augmentations of which each makes a new class of every class.
+        class_augmentations: augmentations, or meta-split → augmentations, of which each makes a new class of every
+            class.
         download: fetch and build what is not built yet.
 
     Raises:
@@ -116,9 +118,10 @@ class StoredMetaDataset(CombinationMetaDataset):
         meta_val: bool = False,
         meta_test: bool = False,
         meta_split: str | None = None,
+        transform: ImageTransform | Sequence[ImageTransform] | None = None,
         target_transform: Categorical | None = None,
         dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | None = None,
+        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
         download: bool = False,
     ) -> None:
         if num_classes_per_task is None:
@@ -140,6 +143,7 @@ class StoredMetaDataset(CombinationMetaDataset):
             target_transform,
             dataset_transform,
             class_augmentations,
+            transform,
         )
 
 

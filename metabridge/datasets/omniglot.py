@@ -5,7 +5,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -21,7 +21,7 @@ from metabridge.datasets.fetch import Archive, fetch, verify
 from metabridge.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
 from metabridge.sources import HDF5Source, write_store
 from metabridge.splitters import Splitter
-from metabridge.transforms import Categorical, ClassAugmentation
+from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
 __all__ = ["VARIANTS", "Omniglot", "Part", "build", "split_classes", "store_path"]
 
@@ -88,9 +88,11 @@ class Omniglot(CombinationMetaDataset):
         meta_val: use the meta-val characters.
         meta_test: use the meta-test characters.
         meta_split: `"train"`, `"val"` or `"test"`, instead of the three flags.
+        transform: image transforms of `metabridge.transforms`, drawn from the episode's stream: one or a list.
         target_transform: `Categorical(N)` for permuted labels, `None` for a class's position in the task.
         dataset_transform: a splitter.
-        class_augmentations: augmentations of which each makes a new class of every character.
+        class_augmentations: augmentations, or meta-split → augmentations, of which each makes a new class of every
+            character.
         use_vinyals_split: the Vinyals split, or else background against evaluation, which has no meta-val.
             The small sets have one split only and do not look at this.
         variant: `"full"`, `"small1"` or `"small2"`.
@@ -111,9 +113,10 @@ class Omniglot(CombinationMetaDataset):
         meta_val: bool = False,
         meta_test: bool = False,
         meta_split: str | None = None,
+        transform: ImageTransform | Sequence[ImageTransform] | None = None,
         target_transform: Categorical | None = None,
         dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | None = None,
+        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
         use_vinyals_split: bool = True,
         variant: str = "full",
         download: bool = False,
@@ -131,6 +134,7 @@ class Omniglot(CombinationMetaDataset):
             target_transform,
             dataset_transform,
             class_augmentations,
+            transform,
         )
 
 

@@ -10,7 +10,7 @@ from metabridge.cli import app
 from metabridge.datasets import benchmarks
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.figures import draw_episode
-from metabridge.sources import ArraySource, write_store
+from metabridge.sources import ArraySource, HDF5Source, write_store
 
 
 def run(*arguments):
@@ -106,3 +106,23 @@ def test_verify_finds_a_changed_byte(tmp_path, built):
     built.write_bytes(content)
     with pytest.raises(ValueError, match=r"holds other examples than were written.*build it again"):
         run("build", "cifar_fs", "--root", tmp_path, "--verify")
+
+
+def test_a_folder_of_images_becomes_a_store(tmp_path):
+    for name in ("circle", "square"):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for number in range(3):
+            pixels = np.full((12, 10), 50 * number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "mine" / name / f"{number}.png")
+    root = tmp_path / "root"
+    text = run("build", "shapes", "--root", root, "--from-folder", tmp_path / "mine", "--resize", 8, "--verify")
+    assert "2 classes, 6 examples" in text
+    source = HDF5Source(root / "shapes" / "shapes.h5")
+    assert source.class_names == ("circle", "square")
+    assert source.example_shape == (8, 8, 1)
+    with pytest.raises(ValueError, match="is there already"):
+        run("build", "shapes", "--root", root, "--from-folder", tmp_path / "mine")
+    with pytest.raises(ValueError, match="a name of your own"):
+        run("build", "omniglot", "--root", root, "--from-folder", tmp_path / "mine")
+    with pytest.raises(ValueError, match="goes with --from-folder"):
+        run("build", "omniglot", "--root", root, "--resize", 8)
