@@ -5,10 +5,12 @@ import io
 import math
 import os
 import pickle
+import pickletools
 import re
 import struct
 import tokenize
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from metabridge.datasets.archives import open_members, open_members_of
 
-__all__ = ["load_npz", "load_pickle"]
+__all__ = ["load_npz", "load_pickle", "stream_pickled_list"]
 
 MAX_ARRAY_BYTES = 4 << 30
 """Largest array that `load_npz` reads."""
@@ -66,12 +68,51 @@ def load_pickle(content: bytes | BinaryIO, name: str, encoding: str = "latin1") 
         ValueError: for a damaged pickle, and for one that asks for anything but plain containers, strings, bytes,
             numbers and NumPy arrays of them, or for more memory than its bytes justify.
     """
-    if encoding not in _ENCODINGS:
-        raise ValueError(f"`encoding` must be one of {', '.join(map(repr, _ENCODINGS))}, got {encoding!r}.")
+    _check_encoding(encoding)
     file = io.BytesIO(content) if isinstance(content, bytes | bytearray | memoryview) else content
-    try:
+    with _explained(name):
         result = _Unpickler(_Counted(file), encoding).load()
         _check_plain(result)
+    return result
+
+
+def stream_pickled_list(open_file: Callable[[], BinaryIO], name: str, encoding: str = "latin1") -> Iterator[Any]:
+    """The items of a pickle that is one list, one after the other, under the rules of `load_pickle`.
+
+    Only items that were pickled as one batch, 1,000 of them, and what a later item refers to are in memory together.
+    The file is read twice: first for what is referred to, which need not be seekable, as members of archives are not.
+
+    Args:
+        open_file: opens the file anew.
+        name: its name, for messages.
+        encoding: as for `load_pickle`.
+
+    Raises:
+        ValueError: as `load_pickle` does, for a pickle of anything but a list, and for a list that holds itself;
+            possibly after some items.
+    """
+    _check_encoding(encoding)
+    return _streamed(open_file, name, encoding)
+
+
+def _streamed(open_file: Callable[[], BinaryIO], name: str, encoding: str) -> Iterator[Any]:
+    with _explained(name):
+        with open_file() as file:
+            fetched = _fetched(_Counted(file))
+        with open_file() as file:
+            yield from _ListUnpickler(_Counted(file), encoding, fetched).items()
+
+
+def _check_encoding(encoding: str) -> None:
+    if encoding not in _ENCODINGS:
+        raise ValueError(f"`encoding` must be one of {', '.join(map(repr, _ENCODINGS))}, got {encoding!r}.")
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Whatever is wrong with a pickle as a `ValueError` that names it."""
+    try:
+        yield
     except _ForbiddenError as error:
         raise ValueError(
             f"{name}: {error}; {_ADMITTED}, and nothing of it was run: get the file from its official address."
@@ -79,7 +120,6 @@ def load_pickle(content: bytes | BinaryIO, name: str, encoding: str = "latin1") 
     except _BROKEN as error:
         reason = str(error) or type(error).__name__
         raise ValueError(f"{name} is not a readable pickle ({reason}); it is damaged: get it again.") from None
-    return result
 
 
 class _ForbiddenError(Exception):
@@ -300,6 +340,72 @@ def _refuse_opcode(self: _Unpickler) -> None:
 
 for _opcode in _PythonUnpickler.dispatch:
     _Unpickler.dispatch.setdefault(_opcode, _refuse_opcode)
+
+_LIST_OPCODES = frozenset(getattr(pickle, name)[0] for name in "EMPTY_LIST LIST APPEND APPENDS".split())
+
+
+def _fetched(file: _Counted) -> frozenset[int]:
+    """Where in the memo a pickle ever looks."""
+    operations = ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(file))  # type: ignore[arg-type]
+    return frozenset(argument for name, argument in operations if name in ("GET", "BINGET", "LONG_BINGET"))
+
+
+class _FetchedMemo(_Memo):
+    """A memo that keeps only what is fetched."""
+
+    def __init__(self, fetched: Container[int]) -> None:
+        super().__init__()
+        self._fetched = fetched
+
+    def __setitem__(self, key: int, value: Any) -> None:
+        if key in self._fetched:
+            super().__setitem__(key, value)
+
+
+class _ListUnpickler(_Unpickler):
+    """An unpickler that hands over the items of the outermost list as they come."""
+
+    def __init__(self, file: _Counted, encoding: str, fetched: Container[int]) -> None:
+        super().__init__(file, encoding)
+        self.memo = _FetchedMemo(fetched)
+        self._memoized = 0
+
+    def load_memoize(self) -> None:
+        """Remember; the number of objects remembered says where, the memo's length does not."""
+        self.memo[self._memoized] = self.stack[-1]
+        self._memoized += 1
+
+    def items(self) -> Iterator[Any]:
+        """The loop of `load`, which empties the list whenever it has grown.
+
+        Raises:
+            _ForbiddenError: for what `_Unpickler` refuses, and for no list.
+        """
+        unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore[attr-defined]
+        self.read, self.readinto, self.readline = unframer.read, unframer.readinto, unframer.readline
+        self._unframer, self.metastack, self.stack = unframer, [], []
+        self.append = self.stack.append
+        outermost: list[Any] | None = None
+        try:
+            while key := self.read(1):
+                self.dispatch[key[0]](self)
+                if key[0] not in _LIST_OPCODES or self.metastack or len(self.stack) != 1:
+                    continue
+                if outermost is None:
+                    outermost = _of_type(self.stack[0], list)
+                if self.stack[0] is not outermost or any(each is outermost for each in self.memo.values()):
+                    raise _ForbiddenError("it is not one list, or it holds itself")
+                items, outermost[:] = outermost[::-1], ()
+                while items:
+                    _check_plain(items[-1])
+                    yield items.pop()
+            raise EOFError
+        except pickle._Stop as stop:  # type: ignore[attr-defined]
+            if stop.value is not outermost or outermost is None:
+                raise _ForbiddenError(f"it holds {_described(stop.value)} where a list must be") from None
+
+
+_ListUnpickler.dispatch = _Unpickler.dispatch | {pickle.MEMOIZE[0]: _ListUnpickler.load_memoize}
 
 _GLOBALS = {
     f"{core}.{name}": what

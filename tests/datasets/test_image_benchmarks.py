@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import importlib
 import io
 import pickle
 import tarfile
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from backends.kits import FRAMEWORKS, make_kit
 from PIL import Image
 
 from metabridge.datasets import benchmarks, cifar, cub, helpers, miniimagenet, multimnist
@@ -201,6 +203,13 @@ def test_it_is_downloaded_built_and_read(name, small, server, tmp_path):
         assert batch["train"][0].shape == (2, 5, *row.shape)
         assert batch["test"][0].shape == (2, 10, *row.shape)
         seen.append(dataset)
+    for framework in FRAMEWORKS:
+        make_kit(framework)  # skips, or fails in CI, where the framework is missing
+        loaders = importlib.import_module(f"{framework}_backend.data")
+        (batch,) = loaders.BatchMetaDataLoader(seen[0], batch_size=2, seed=0, num_batches=1)
+        expected = seen[0].episodes(range(2), seed=0)["test"][0]
+        found = np.asarray(batch["test"][0])
+        np.testing.assert_array_equal(np.moveaxis(found, 2, -1) if framework == "torch" else found, expected)
     assert server.requests == [f"/{path.name}"]  # the second and third found it built
     for dataset in seen:
         for position in (0, len(dataset.source.class_names) - 1):
