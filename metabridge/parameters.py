@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from metabridge.configs import ModelConfig
 from metabridge.streams import philox_words, stream_key, uniforms
-from metabridge.subdicts import check_names, check_shape
+from metabridge.subdicts import check_entries
 
 __all__ = [
     "Parameters",
@@ -113,9 +113,7 @@ def check_parameters(
     parameters: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], owner: str
 ) -> None:
     """Raise `ValueError` unless `parameters` has exactly these names, each in its shape; `owner` is for messages."""
-    check_names(parameters, shapes, owner, "parameters")
-    for name, shape in shapes.items():
-        check_shape(name, parameters[name].shape, shape, owner, "parameters")
+    check_entries(parameters, shapes, owner, "parameters")
 
 
 def check_state(

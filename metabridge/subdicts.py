@@ -3,9 +3,9 @@
 import difflib
 import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["Adapt", "check_names", "check_shape", "check_unknown", "select_names", "select_subdict"]
+__all__ = ["Adapt", "check_entries", "check_names", "check_shape", "check_unknown", "select_names", "select_subdict"]
 
 T = TypeVar("T")
 
@@ -84,6 +84,15 @@ def check_names(params: Mapping[str, object], expected: Iterable[str], owner: st
     """Raise `ValueError` unless `params` holds exactly the `expected` names; `argument` is its name in messages."""
     names = list(expected)
     select_subdict(params, dict(zip(names, names, strict=True)), names, owner, argument)
+
+
+def check_entries(
+    given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], owner: str, argument: str = "params"
+) -> None:
+    """Raise `ValueError` unless `given` holds exactly these names, each value in its shape."""
+    check_names(given, shapes, owner, argument)
+    for name, shape in shapes.items():
+        check_shape(name, given[name].shape, shape, owner, argument)
 
 
 def check_unknown(params: Mapping[str, object], expected: list[str], owner: str, argument: str = "params") -> None:

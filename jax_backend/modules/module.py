@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from metabridge.subdicts import check_names, check_shape, check_unknown
+from metabridge.subdicts import check_entries, check_names, check_unknown
 
 __all__ = ["MetaModule", "own_parameters", "uniform_parameter"]
 
@@ -193,10 +193,7 @@ def own_parameters(layer: MetaModule, params: Mapping[str, jax.Array] | None) ->
     own = dict(layer.meta_named_parameters(recurse=False))
     if params is None:
         return own
-    owner = type(layer).__name__
-    check_names(params, own, owner)
-    for name, value in own.items():
-        check_shape(name, params[name].shape, value.shape, owner)
+    check_entries(params, {name: value.shape for name, value in own.items()}, type(layer).__name__)
     return dict(params)
 
 

@@ -348,3 +348,10 @@ def test_other_spellings_of_torch_s_functions_are_helped_too(torch_kit, spelling
     for name, value in together.items():
         wanted = sum(torch.func.grad(slope)(params, x)[name] for x in tasks)
         assert_close(value, wanted, "gradient")
+
+
+def test_what_is_no_tensor_is_an_error_that_says_so(torch_kit):
+    layer = torch_kit.layer("MetaLinear", 2, 2)
+    params = dict(layer.meta_named_parameters())
+    with pytest.raises(ValueError, match=r"`params\['bias'\]` of MetaLinear must be a tensor, got NoneType"):
+        layer(torch_kit.array(np.ones((1, 2))), params={**params, "bias": None})

@@ -172,3 +172,17 @@ def test_something_must_be_selected(adapt):
     )
     with pytest.raises(ValueError, match=message):
         select_names(NAMES, adapt, "Model", "names")
+
+
+def test_entries_must_have_the_names_and_the_shapes():
+    import numpy as np
+
+    from metabridge.subdicts import check_entries
+
+    shapes = {"weight": (2, 3), "bias": (2,)}
+    given = {name: np.zeros(shape) for name, shape in shapes.items()}
+    check_entries(given, shapes, "Model", "buffers")
+    with pytest.raises(ValueError, match=r"`buffers` of Model must hold every .*'bias' is missing"):
+        check_entries({"weight": given["weight"]}, shapes, "Model", "buffers")
+    with pytest.raises(ValueError, match=r"`buffers\['bias'\]` of Model must have shape \(2,\), got \(3,\)"):
+        check_entries({**given, "bias": np.zeros(3)}, shapes, "Model", "buffers")

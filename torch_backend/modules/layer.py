@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metabridge.subdicts import check_names, check_shape
+from metabridge.subdicts import check_entries
 from torch_backend.modules.exact import ExactDerivatives
 from torch_backend.modules.module import MetaModule
 
@@ -54,12 +54,10 @@ class MetaLayer(MetaModule):
 def check_parameters(module: MetaModule, params: Mapping[str, Tensor]) -> None:
     """Raise `ValueError` unless `params` holds exactly the module's parameters, each a tensor in its shape."""
     owner = type(module).__name__
-    own = dict(module.meta_named_parameters())
-    check_names(params, own, owner)
-    for name, parameter in own.items():
-        if not isinstance(params[name], Tensor):
-            raise ValueError(f"`params[{name!r}]` of {owner} must be a tensor, got {type(params[name]).__name__}.")
-        check_shape(name, params[name].shape, parameter.shape, owner)
+    for name, value in params.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"`params[{name!r}]` of {owner} must be a tensor, got {type(value).__name__}.")
+    check_entries(params, {name: each.shape for name, each in module.meta_named_parameters()}, owner)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from metabridge.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.subdicts import check_names, check_shape
+from metabridge.subdicts import check_entries
 from torch_backend.modules.exact import ExactDerivatives
 from torch_backend.modules.layer import MetaLayer, substituted
 from torch_backend.modules.module import MetaModule
@@ -46,9 +46,7 @@ def call_with_buffers(
         check_policy(batch_norm, ("batch", "frozen"))
     own = dict(model.meta_named_buffers())
     given = own if buffers is None else dict(buffers)
-    check_names(given, own, type(model).__name__, "buffers")
-    for name, buffer in own.items():
-        check_shape(name, given[name].shape, buffer.shape, type(model).__name__, "buffers")
+    check_entries(given, {name: each.shape for name, each in own.items()}, type(model).__name__, "buffers")
     frozen = batch_norm == "frozen"
     context = ExactDerivatives(frozen=frozen, observing=True, follows_model=batch_norm is None)
     layers = [each for each in model.modules() if isinstance(each, MetaLayer)]
