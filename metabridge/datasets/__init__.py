@@ -6,5 +6,20 @@ from metabridge.datasets.cub import CUB
 from metabridge.datasets.miniimagenet import MiniImagenet
 from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
+from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
 
-__all__ = ["CIFARFS", "CUB", "FC100", "DoubleMNIST", "MiniImagenet", "Omniglot", "TripleMNIST", "helpers"]
+__all__ = [
+    "Bach",
+    "CIFARFS",
+    "CUB",
+    "DoubleMNIST",
+    "FC100",
+    "Letter",
+    "MiniImagenet",
+    "Omniglot",
+    "PlantsMargin",
+    "PlantsShape",
+    "PlantsTexture",
+    "TripleMNIST",
+    "helpers",
+]

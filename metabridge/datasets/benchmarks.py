@@ -1,5 +1,6 @@
 """What every stored benchmark shares: official archives in, one store out, and a meta-dataset over the store."""
 
+import hashlib
 import json
 import os
 import sys
@@ -17,7 +18,7 @@ import numpy.typing as npt
 from metabridge.datasets.fetch import Archive, fetch, verify
 from metabridge.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
 from metabridge.sources import HDF5Source, write_store
-from metabridge.sources.hdf5 import Block
+from metabridge.sources.hdf5 import Block, HDF5Selection
 from metabridge.splitters import Splitter
 from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
@@ -63,11 +64,13 @@ class Benchmark:
         title: in messages and lists.
         description: one line: what it is, how many examples, who made it.
         licence: what is known of the terms.
-        archives: the official files, all of which are needed.
+        archives: the official files, all of which are needed; none if no checksum of them is known.
         read: from the verified archives (or one folder with their unpacked content) and whether to show progress, to a
             context that holds their `Content`.
         split: meta-split → names of its classes.
         downloads: folder below the root for archives; benchmarks made from the same archive share it.
+        by_hand: where there are no `archives`: which single file to get, and where. `read` then checks its content,
+            and its checksum is recorded.
     """
 
     name: str
@@ -78,6 +81,7 @@ class Benchmark:
     read: Callable[[Sequence[Path], bool], AbstractContextManager[Content]]
     split: Callable[[], Mapping[str, Sequence[str]]]
     downloads: str
+    by_hand: str = ""
 
     @property
     def num_classes(self) -> int:
@@ -132,12 +136,11 @@ class StoredMetaDataset(CombinationMetaDataset):
             build(self.benchmark, root)
         if not store.is_file():
             raise FileNotFoundError(
-                f"{self.benchmark.title} is not built: there is no {store}. Build it with `metabridge build "
-                f"{self.benchmark.name} --root {root}`, or pass download=True."
+                f"{self.benchmark.title} is not built: there is no {store}. {_how_to_build(self.benchmark, root)}"
             )
         source = HDF5Source(store)
         super().__init__(
-            source.select(_ids(source.class_names, self.benchmark.split()[split], store)),
+            self._kept(source.select(_ids(source.class_names, self.benchmark.split()[split], store))),
             num_classes_per_task,
             split,
             target_transform,
@@ -145,6 +148,16 @@ class StoredMetaDataset(CombinationMetaDataset):
             class_augmentations,
             transform,
         )
+
+    def _kept(self, source: HDF5Selection) -> HDF5Selection:
+        """The classes to draw from, of those of the meta-split; a subclass may leave some out."""
+        return source
+
+
+def _how_to_build(benchmark: Benchmark, root: str | os.PathLike[str]) -> str:
+    if benchmark.by_hand:
+        return f"{benchmark.by_hand} Then run `metabridge build {benchmark.name} --root {root} --from FILE`."
+    return f"Build it with `metabridge build {benchmark.name} --root {root}`, or pass download=True."
 
 
 def _ids(class_names: Sequence[str], wanted: Sequence[str], store: Path) -> list[int]:
@@ -190,7 +203,7 @@ def build(
         benchmark: which.
         root: folder with the built benchmarks; archives are downloaded to `root/<downloads>/downloads`.
         source: where the official files are; `None` downloads them. The archive, if there is one; a folder that holds
-            the archives; or a folder with their unpacked content.
+            the archives; or a folder with their unpacked content. Where nothing can be downloaded, the single file.
         progress: show bars, and whether there was anything to do, on standard error.
 
     Returns:
@@ -198,7 +211,8 @@ def build(
 
     Raises:
         ConnectionError: if no address delivers an archive.
-        FileNotFoundError: if `source` does not exist or does not hold what is needed.
+        FileNotFoundError: if `source` does not exist or does not hold what is needed, or is `None` for a benchmark
+            that has no download.
         ValueError: for a wrong checksum, an unsafe or damaged archive or image, and for files of another dataset.
     """
     store = store_path(benchmark, root)
@@ -207,6 +221,11 @@ def build(
             print(f"{store} is built already; delete the file to build it again.", file=sys.stderr)
         return store
     if source is None:
+        if benchmark.by_hand:
+            raise FileNotFoundError(
+                f"{benchmark.title} cannot be downloaded, as no checksum of the official file is known. "
+                f"{_how_to_build(benchmark, root)}"
+            )
         downloads = Path(root) / benchmark.downloads / "downloads"
         paths = [fetch(archive, downloads, progress) for archive in benchmark.archives]
     else:
@@ -235,6 +254,10 @@ def _locate(benchmark: Benchmark, source: Path) -> list[Path]:
         raise FileNotFoundError(
             f"`source` must be an archive or a folder, there is nothing at {source}; check the path."
         )
+    if benchmark.by_hand:
+        if not source.is_file():
+            raise ValueError(f"`source` must be one file, got the folder {source}. {benchmark.by_hand}")
+        return [source]
     names = ", ".join(archive.name for archive in benchmark.archives)
     if source.is_file():
         if len(benchmark.archives) > 1:
@@ -264,6 +287,9 @@ def _check_classes(benchmark: Benchmark, content: Content, paths: Sequence[Path]
 
 
 def _checksum(benchmark: Benchmark, path: Path) -> str:
+    if benchmark.by_hand:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
     known = {archive.name: archive.checksum for archive in benchmark.archives}
     return "folder" if path.is_dir() else known[path.name] if path.name in known else benchmark.archives[0].checksum
 

@@ -11,6 +11,7 @@ from metabridge.datasets.cifar import CIFAR_FS, FC_100
 from metabridge.datasets.cub import CUB_200
 from metabridge.datasets.miniimagenet import MINI_IMAGENET
 from metabridge.datasets.multimnist import DOUBLE_MNIST, TRIPLE_MNIST
+from metabridge.datasets.tabular import BACH, LETTER, PLANTS_MARGIN, PLANTS_SHAPE, PLANTS_TEXTURE
 from metabridge.metadatasets import META_SPLITS, MetaDataset
 
 __all__ = ["BENCHMARKS", "Entry"]
@@ -136,5 +137,10 @@ BENCHMARKS: dict[str, Entry] = {
         _entry(CUB_200, helpers.cub),
         _entry(DOUBLE_MNIST, helpers.doublemnist),
         _entry(TRIPLE_MNIST, helpers.triplemnist),
+        _entry(LETTER, helpers.letter),
+        _entry(PLANTS_MARGIN, helpers.plants_margin),
+        _entry(PLANTS_SHAPE, helpers.plants_shape),
+        _entry(PLANTS_TEXTURE, helpers.plants_texture),
+        _entry(BACH, helpers.bach),
     )
 }

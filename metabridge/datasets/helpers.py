@@ -9,11 +9,25 @@ from metabridge.datasets.cub import CUB
 from metabridge.datasets.miniimagenet import MiniImagenet
 from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
+from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
 from metabridge.metadatasets import CombinationMetaDataset, resolve_meta_split
 from metabridge.splitters import ClassSplitter
 from metabridge.transforms import Categorical, Rotation
 
-__all__ = ["cifar_fs", "cub", "doublemnist", "fc100", "miniimagenet", "omniglot", "triplemnist"]
+__all__ = [
+    "bach",
+    "cifar_fs",
+    "cub",
+    "doublemnist",
+    "fc100",
+    "letter",
+    "miniimagenet",
+    "omniglot",
+    "plants_margin",
+    "plants_shape",
+    "plants_texture",
+    "triplemnist",
+]
 
 D = TypeVar("D", bound=CombinationMetaDataset)
 
@@ -145,6 +159,88 @@ def triplemnist(
     Arguments and errors are those of `omniglot`, with the further ones of `TripleMNIST`; no class is augmented.
     """
     return _helped(TripleMNIST, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def letter(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> Letter:
+    """Letter with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `Letter`; no class is augmented.
+    """
+    return _helped(Letter, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def plants_margin(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> PlantsMargin:
+    """Plants (margin) with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `PlantsMargin`; no class is augmented.
+    """
+    return _helped(PlantsMargin, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def plants_shape(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> PlantsShape:
+    """Plants (shape) with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `PlantsShape`; no class is augmented.
+    """
+    return _helped(PlantsShape, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def plants_texture(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> PlantsTexture:
+    """Plants (texture) with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `PlantsTexture`; no class is augmented.
+    """
+    return _helped(PlantsTexture, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
+def bach(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> Bach:
+    """Bach with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `Bach`; no class is augmented. Chords with
+    fewer examples than a task takes are left out, unless `min_num_samples_per_class` says otherwise.
+    """
+    kwargs.setdefault("min_num_samples_per_class", shots + (shots if test_shots is None else test_shots))
+    return _helped(Bach, folder, shots, ways, shuffle, test_shots, seed, kwargs)
 
 
 def _helped(

@@ -1,0 +1,272 @@
+"""Benchmarks of feature vectors from small files in the official form: checked, built, split, read."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from metabridge.datasets import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture, benchmarks, helpers, tabular
+from metabridge.datasets.catalogue import BENCHMARKS
+from metabridge.sources import HDF5Source
+
+PER_CLASS = 4
+NOTES = [f"{letter}{sign}" for letter in "ABCDEFGH" for sign in ("", "#")]
+"""As many spellings of the bass note as the official file has; they are in no order there."""
+
+Classes = dict[str, np.ndarray]
+
+
+def classes_of(table: str) -> list[str]:
+    """All classes, in an order that is not theirs in the store."""
+    split = benchmarks.split_table(table)
+    return [name for meta_split in ("val", "train", "test") for name in split[meta_split]]
+
+
+def grouped(rows: list[tuple[str, list[float]]]) -> Classes:
+    found: dict[str, list[list[float]]] = {}
+    for name, features in rows:
+        found.setdefault(name, []).append(features)
+    return {name: np.array(each, np.float32) for name, each in found.items()}
+
+
+def make_letter(path: Path) -> Classes:
+    rng = np.random.default_rng(0)
+    names = rng.permutation(np.repeat(classes_of("letter"), PER_CLASS)).tolist()
+    rows = [(name, rng.integers(0, 16, 16).tolist()) for name in names]
+    path.write_text("".join(f"{name},{','.join(map(str, features))}\n" for name, features in rows))
+    return grouped(rows)
+
+
+def plant_rows(largest: float, missing: int = 0) -> list[tuple[str, list[float]]]:
+    rng = np.random.default_rng(0)
+    names = rng.permutation(np.repeat(classes_of("one_hundred_plants"), PER_CLASS)).tolist()
+    rows = [(name, (rng.integers(0, 10_001, 64) * (largest / 10_000)).tolist()) for name in names[missing:]]
+    rows[0][1][0] = largest
+    return rows
+
+
+def make_plants_text(path: Path, largest: float) -> Classes:
+    rows = plant_rows(largest)
+    path.write_text("".join(f"{name},{','.join(map(str, features))}\r\n" for name, features in rows), newline="")
+    return grouped(rows)
+
+
+def make_plants_csv(path: Path, largest: float) -> Classes:
+    rows = plant_rows(largest)
+    header = ",".join([f'"V{i}"' for i in range(1, 65)] + ['"Class"'])
+    path.write_text(header + "\n" + "".join(f"{','.join(map(str, values))},{name}\n" for name, values in rows))
+    return grouped(rows)
+
+
+def make_plants_arff(path: Path, largest: float) -> Classes:
+    """With one row less, as the documented texture file."""
+    rows = plant_rows(largest, missing=1)
+    columns = [f"@ATTRIBUTE V{i} REAL\n" for i in range(1, 65)] + ["@ATTRIBUTE Class {1,2,3}\n"]
+    data = "".join(f"{','.join(map(str, values))},'{name}'\n" for name, values in rows)
+    path.write_text(f"% leaves\n@RELATION leaves\n\n{''.join(columns)}\n@DATA\n{data}")
+    return grouped(rows)
+
+
+def bach_sizes() -> dict[str, int]:
+    """The i-th chord of each meta-split has 1 + i % 4 examples."""
+    table = benchmarks.split_table("bach")
+    return {name: 1 + i % 4 for split in ("train", "val", "test") for i, name in enumerate(table[split])}
+
+
+def make_bach(path: Path) -> Classes:
+    rng = np.random.default_rng(0)
+    names = [name for name, count in bach_sizes().items() for _ in range(count)]
+    lines, rows = [], []
+    for number, name in enumerate(names):
+        flags, note, metre = rng.integers(0, 2, 12), NOTES[-1 - number % 16], 1 + number % 5
+        written = ["YES" if flag else " NO" for flag in flags]
+        lines.append(",".join(["000106b_", str(number), *written, note, str(metre), name]) + "\n")
+        bass = [float(note == each) for each in sorted(NOTES)]
+        rows.append((name, [*flags.tolist(), *bass, (metre - 1) / 4]))
+    path.write_text("".join(lines))
+    return grouped(rows)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A benchmark, how to make its file small, and what is known of it."""
+
+    benchmark: benchmarks.Benchmark
+    file: str
+    make: Callable[[Path], Classes]
+    read: Callable[..., Any]
+    helper: Callable[..., Any]
+    meta_dataset: type
+    features: int
+    classes: tuple[int, int, int]
+    split: str
+
+
+SMALL_LEAVES = {"rows": (399, 400), "sizes": (3, 4)}
+PLANTS = (64, (70, 15, 15), "one_hundred_plants")
+ROWS = {
+    row.benchmark.name: row
+    for row in [
+        Row(tabular.LETTER, "letter-recognition.data", make_letter,
+            partial(tabular.read_letter, rows=26 * PER_CLASS, sizes=(4, 4)), helpers.letter, Letter,
+            16, (15, 5, 6), "letter"),
+        Row(tabular.PLANTS_MARGIN, "data_Mar_64.txt", partial(make_plants_text, largest=0.416),
+            partial(tabular.PLANTS_MARGIN.read, **SMALL_LEAVES), helpers.plants_margin, PlantsMargin, *PLANTS),
+        Row(tabular.PLANTS_SHAPE, "shape.csv", partial(make_plants_csv, largest=0.003),
+            partial(tabular.PLANTS_SHAPE.read, **SMALL_LEAVES), helpers.plants_shape, PlantsShape, *PLANTS),
+        Row(tabular.PLANTS_TEXTURE, "texture.arff", partial(make_plants_arff, largest=0.854),
+            partial(tabular.PLANTS_TEXTURE.read, **SMALL_LEAVES), helpers.plants_texture, PlantsTexture, *PLANTS),
+        Row(tabular.BACH, "jsbach_chorals_harmony.data", make_bach,
+            partial(tabular.read_bach, rows=sum(bach_sizes().values()), sizes=(1, 4)), helpers.bach, Bach,
+            29, (61, 20, 21), "bach"),
+    ]
+}  # fmt: skip
+EVERY_BENCHMARK = pytest.mark.parametrize("name", ROWS)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """A benchmark that takes the small file, that file, and class → its features."""
+
+    def get(name):
+        row = ROWS[name]
+        benchmark = dataclasses.replace(row.benchmark, read=row.read)
+        monkeypatch.setattr(row.meta_dataset, "benchmark", benchmark)
+        path = tmp_path / row.file
+        return benchmark, path, row.make(path)
+
+    return get
+
+
+@EVERY_BENCHMARK
+def test_the_split_is_the_known_one(name):
+    row = ROWS[name]
+    table = benchmarks.split_table(row.split)
+    sets = [table[split] for split in ("train", "val", "test")]
+    assert tuple(map(len, sets)) == row.classes
+    assert len({label for each in sets for label in each}) == sum(row.classes)
+    assert row.benchmark.num_classes == sum(row.classes)
+    assert BENCHMARKS[name].num_classes == (sum(row.classes),)
+
+
+@EVERY_BENCHMARK
+def test_it_is_built_from_a_file_and_read(name, small, tmp_path):
+    row = ROWS[name]
+    benchmark, path, features = small(name)
+    root = tmp_path / "root"
+    store = HDF5Source(benchmarks.build(benchmark, root, path, progress=False))
+    assert store.provenance["archives"] == {path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"}
+    assert store.provenance["preparation"]
+    assert store.dtype == np.float32
+    assert list(store.class_names) == sorted(features)
+    for split in ("train", "val", "test"):
+        dataset = row.helper(root, shots=1, ways=3, test_shots=2, meta_split=split, seed=0)
+        assert set(dataset.source.class_names) <= set(benchmarks.split_table(row.split)[split])
+        assert dataset.source.example_shape == (row.features,)
+        batch = dataset.episodes(range(2))
+        assert batch["train"][0].shape == (2, 3, row.features)
+        assert batch["test"][0].shape == (2, 6, row.features)
+        for i, label in enumerate(dataset.source.class_names):
+            size = int(dataset.source.class_sizes[i])
+            found = dataset.source.gather(np.full(size, i), np.arange(size))
+            np.testing.assert_array_equal(found, features[label])
+
+
+@EVERY_BENCHMARK
+def test_there_is_no_download_and_the_error_says_what_to_get(name, tmp_path):
+    row = ROWS[name]
+    advice = f"metabridge build {name} --root .* --from FILE"
+    with pytest.raises(FileNotFoundError, match=f"cannot be downloaded.*data set.*{advice}"):
+        benchmarks.build(row.benchmark, tmp_path / "root", progress=False)
+    with pytest.raises(FileNotFoundError, match=f"cannot be downloaded.*{advice}"):
+        row.helper(tmp_path / "root", shots=1, ways=3, meta_train=True, download=True)
+    with pytest.raises(FileNotFoundError, match=f"is not built.*{advice}"):
+        row.meta_dataset(tmp_path / "root", 3, meta_train=True)
+    with pytest.raises(ValueError, match="`source` must be one file"):
+        benchmarks.build(row.benchmark, tmp_path / "root", tmp_path, progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@EVERY_BENCHMARK
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "rows, got 0"), (b"PK\x03\x04\xff\xfe", "must be a text file"), (b"a,b\n", "columns with commas")],
+)
+def test_a_file_of_another_dataset_is_refused(name, content, message, tmp_path):
+    other = tmp_path / "other"
+    other.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        benchmarks.build(ROWS[name].benchmark, tmp_path / "root", other, progress=False)
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+@EVERY_BENCHMARK
+def test_the_official_counts_are_asked_for(name, small, tmp_path):
+    _, path, _ = small(name)
+    with pytest.raises(ValueError, match=r"must hold .* rows, got"):
+        benchmarks.build(ROWS[name].benchmark, tmp_path / "root", path, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        ("letter", ",15,", ",16,", "integers from 0 to 15"),
+        ("letter", ",15,", ",x,", "must hold numbers"),
+        ("letter", ",15,", ",nan,", "must hold finite numbers"),
+        ("letter", "A,", "B,", "4 to 4 rows of every class"),
+        ("plants_margin", "0.416", "-0.416", "is it another of the three"),
+        ("plants_margin", "0.416", "0.6", "is it another of the three"),
+        ("plants_shape", '"Class"', '"Class","Class"', "one column called class"),
+        ("bach", "YES,", "yes,", "YES or NO"),
+        ("bach", ",G#,", ",G,", "in 16 ways, got 15"),
+        ("bach", ",5, ", ",6, ", "a metre from 1 to 5"),
+        ("bach", ", C_M\n", ",C_M\n", "lacks ' C_M'"),
+    ],
+)
+def test_a_wrong_value_is_found(name, old, new, message, small, tmp_path):
+    benchmark, path, _ = small(name)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=message):
+        benchmarks.build(benchmark, tmp_path / "root", path, progress=False)
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+def test_the_three_plant_files_are_told_apart(small, tmp_path):
+    for name, other in (("plants_margin", "plants_shape"), ("plants_shape", "plants_texture")):
+        benchmark, _, _ = small(name)
+        _, path, _ = small(other)
+        with pytest.raises(ValueError, match="is it another of the three"):
+            benchmarks.build(benchmark, tmp_path / "root", path, progress=False)
+
+
+def test_names_of_species_are_not_guessed_into_numbers(small, tmp_path):
+    benchmark, path, _ = small("plants_margin")
+    path.write_text("".join(f"Acer {line}\n" for line in path.read_text().splitlines()))
+    with pytest.raises(ValueError, match=r"names cannot be translated.*OpenML"):
+        benchmarks.build(benchmark, tmp_path / "root", path, progress=False)
+
+
+def test_small_chords_are_left_out(small, tmp_path):
+    benchmark, path, _ = small("bach")
+    root = tmp_path / "root"
+    benchmarks.build(benchmark, root, path, progress=False)
+    assert len(Bach(root, 5, meta_test=True).source.class_names) == 21
+    dataset = Bach(root, 5, meta_test=True, min_num_samples_per_class=3)
+    expected = [name for name in benchmarks.split_table("bach")["test"] if bach_sizes()[name] >= 3]
+    assert list(dataset.source.class_names) == expected
+    assert helpers.bach(root, shots=2, ways=3, meta_test=True).source.class_sizes.min() == 4
+    assert helpers.bach(root, shots=1, ways=3, meta_test=True).source.class_sizes.min() == 2
+    with pytest.raises(ValueError, match="must leave a chord"):
+        Bach(root, 5, meta_test=True, min_num_samples_per_class=5)
+    with pytest.raises(TypeError, match="`min_num_samples_per_class` must be an integer"):
+        Bach(root, 5, meta_test=True, min_num_samples_per_class=2.5)
+    with pytest.raises(ValueError, match="need 4 examples of every class"):
+        helpers.bach(root, shots=2, ways=3, meta_test=True, min_num_samples_per_class=1)
