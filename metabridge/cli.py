@@ -1,6 +1,7 @@
 """The command line: thin verbs over the library. `metabridge --help` lists them."""
 
 import os
+import re
 import shutil
 import sys
 import traceback
@@ -111,6 +112,9 @@ def build_command(
         int | None,
         typer.Option(help="With --from-folder: the side to which images are resized; else all must be alike."),
     ] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="With --from-folder: L (grey) or RGB, to which images are converted.")
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also read the whole store and check it against its fingerprint.")
     ] = False,
@@ -119,18 +123,20 @@ def build_command(
     from metabridge.sources import HDF5Source
 
     if from_folder is not None:
-        path = _build_own(dataset, root, from_folder, resize)
+        if source is not None or variant is not None:
+            raise ValueError("`--from-folder` goes without --from and --variant, which are of benchmarks.")
+        path = _build_own(dataset, root, from_folder, resize, mode)
     else:
-        if resize is not None:
-            raise ValueError(
-                f"`--resize` goes with --from-folder alone, got {resize}; benchmarks have their own sizes."
-            )
+        if resize is not None or mode is not None:
+            raise ValueError("`--resize` and `--mode` go with --from-folder alone; benchmarks have their own.")
         entry = _entry(dataset)
         path = entry.build(root, entry.variants[0] if variant is None else variant, source)
     stored = HDF5Source(path)
     typer.echo(
         f"{path}: {len(stored)} classes, {int(stored.class_sizes.sum())} examples, fingerprint {stored.fingerprint}"
     )
+    if from_folder is not None:
+        typer.echo(f'Use it with metabridge.sources.HDF5Source("{path}").')
     if verify:
         found = stored.recompute_fingerprint()
         if found != stored.fingerprint:
@@ -141,16 +147,18 @@ def build_command(
         typer.echo("verified: every byte is what was written.")
 
 
-def _build_own(name: str, root: Path, folder: Path, resize: int | None) -> Path:
+def _build_own(name: str, root: Path, folder: Path, resize: int | None, mode: str | None) -> Path:
     from metabridge.datasets.catalogue import BENCHMARKS
     from metabridge.sources import ImageFolderSource, save_source
 
     path = root / name / f"{name}.h5"
-    if name in BENCHMARKS or Path(name).name != name:
-        raise ValueError(f"`dataset` must be a name of your own, without slashes, got {name!r}.")
+    if name in BENCHMARKS or name in TOYS:
+        raise ValueError(f"`dataset` must be a name of your own, {name!r} is that of a benchmark.")
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError(f"`dataset` must be a name of letters, digits, '-', '_' and '.', got {name!r}.")
     if path.exists():
         raise ValueError(f"{path} is there already; delete it, or choose another name.")
-    save_source(ImageFolderSource(folder, resize=resize), path, {"benchmark": name, "folder": str(folder)})
+    save_source(ImageFolderSource(folder, resize=resize, mode=mode), path, {"benchmark": name, "folder": str(folder)})
     return path
 
 

@@ -51,6 +51,8 @@ def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
     """
     if isinstance(dataset, ToyMetaDataset):
         return _draw_points(dataset, batch)
+    if batch.plan.counts is not None or list(batch) != ["train", "test"]:
+        raise ValueError("`batch` must have a support set 'train' and a query set 'test' with equal numbers per class.")
     inputs = batch["train"][0]
     if not isinstance(dataset, CombinationMetaDataset) or inputs.ndim != 5:
         raise ValueError(f"`batch` must hold images or a regression to be drawn, got inputs of shape {inputs.shape}.")
@@ -59,7 +61,8 @@ def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
     height, width = sheet.shape[:2]
     figure = _figure(9, 7.2 * height / width + 0.2)
     axes = figure.subplots()
-    axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    is_ink = inputs.mean() < 0.5  # writing is stored light on dark, and printed dark on light
+    axes.imshow(sheet, cmap="gray_r" if is_ink else "gray", vmin=0, vmax=1, interpolation="nearest")
     axes.axvline(split_at, color=_COLOURS["jax"], linewidth=2)
     gap = -0.012 * width
     axes.text(split_at / 2, gap, "support", ha="center", va="bottom", fontsize=9, color=_GREY)

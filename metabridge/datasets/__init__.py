@@ -7,6 +7,7 @@ from metabridge.datasets.miniimagenet import MiniImagenet
 from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
 from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
+from metabridge.datasets.tieredimagenet import TieredImagenet
 
 __all__ = [
     "Bach",
@@ -20,6 +21,7 @@ __all__ = [
     "PlantsMargin",
     "PlantsShape",
     "PlantsTexture",
+    "TieredImagenet",
     "TripleMNIST",
     "helpers",
 ]

@@ -69,12 +69,17 @@ class Members(ABC):
     def _open(self, name: str) -> tuple[BinaryIO, int]:
         """One member's bytes, possibly more or fewer than the number announced, and that number."""
 
+    def _check_member(self, name: str) -> None:
+        """Raise for a member that must not be read. An archive's members were all checked when it was opened."""
+        del name
+
     def open(self, name: str) -> BinaryIO:
         """One member as a file to read from, for what is too large for memory; reading it checks it as `read` does.
 
         Raises:
             KeyError: if `names` does not hold `name`.
         """
+        self._check_member(name)
         return io.BufferedReader(_CheckedFile(self, name), _COPY_BYTES)
 
     def read(self, name: str) -> bytes:
@@ -86,6 +91,7 @@ class Members(ABC):
             KeyError: if `names` does not hold `name`.
             ValueError: if the member is damaged or holds another number of bytes than announced.
         """
+        self._check_member(name)
         try:
             file, size = self._open(name)
             with file:
@@ -455,26 +461,33 @@ class FolderMembers(Members):
 
     def __init__(self, path: Path, max_member_bytes: int) -> None:
         self.path = path
-        self._known = frozenset(self._walk(path, path.resolve(), max_member_bytes))
+        self._max_member_bytes = max_member_bytes
+        self._known = frozenset(self._walk(path, path.resolve()))
         self.names = tuple(sorted(self._known))
 
-    def _walk(self, folder: Path, root: Path, max_member_bytes: int) -> Iterator[str]:
+    def _walk(self, folder: Path, root: Path) -> Iterator[str]:
         """Names of the files below `folder`, if every entry may be trusted."""
         for entry in folder.iterdir():
             name = entry.relative_to(self.path).as_posix()
             reason = unsafe_reason(name) or _link_reason(entry, root)
             if reason is None and entry.is_dir():
-                yield from self._walk(entry, root, max_member_bytes)
+                yield from self._walk(entry, root)
                 continue
             if reason is None and not entry.is_file():
                 reason = "is neither a file nor a folder"
-            reason = reason or _size_reason(entry.stat().st_size, max_member_bytes)
             if reason is not None:
                 raise _refusal(self.path, name, reason)
             yield name
 
     def _stored_order(self) -> Iterable[str]:
         return self.names
+
+    def _check_member(self, name: str) -> None:
+        """A folder may hold large files that nobody reads; an archive is as a whole what it claims to be."""
+        if name in self._known:
+            reason = _size_reason((self.path / name).stat().st_size, self._max_member_bytes)
+            if reason is not None:
+                raise _refusal(self.path, name, reason)
 
     def _open(self, name: str) -> tuple[BinaryIO, int]:
         if name not in self._known:

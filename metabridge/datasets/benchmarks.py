@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -197,7 +198,8 @@ def build(
 
     A store that opens is left alone: delete the file to build it again. Archives are verified before they are opened,
     and read in place. An error or an interruption leaves no store, and of two builds at once either one's whole store
-    stays.
+    stays. Only a killed process can leave something behind, a hidden `.part` file beside the store: it is never read,
+    and may be deleted when no build is running.
 
     Args:
         benchmark: which.
@@ -241,7 +243,7 @@ def build(
             content.blocks,
             {
                 "benchmark": benchmark.name,
-                "archives": {path.name: _checksum(benchmark, path) for path in paths},
+                "archives": {path.resolve().name: _checksum(benchmark, path) for path in paths},
                 "preparation": content.preparation,
             },
         )
@@ -299,7 +301,8 @@ def split_table(name: str) -> Mapping[str, Any]:
     """The official split of a benchmark: `"train"`, `"val"` and `"test"` with the names of their classes, and the
     `"source"` and `"paper"` they are from."""
     table = resources.files("metabridge.datasets").joinpath("splits", f"{name}.json")
-    return json.loads(table.read_text(encoding="utf-8"))
+    entries = json.loads(table.read_text(encoding="utf-8"))
+    return MappingProxyType({key: tuple(each) if isinstance(each, list) else each for key, each in entries.items()})
 
 
 def blocks_of_classes(

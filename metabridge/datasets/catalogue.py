@@ -12,6 +12,7 @@ from metabridge.datasets.cub import CUB_200
 from metabridge.datasets.miniimagenet import MINI_IMAGENET
 from metabridge.datasets.multimnist import DOUBLE_MNIST, TRIPLE_MNIST
 from metabridge.datasets.tabular import BACH, LETTER, PLANTS_MARGIN, PLANTS_SHAPE, PLANTS_TEXTURE
+from metabridge.datasets.tieredimagenet import TIERED_IMAGENET
 from metabridge.metadatasets import META_SPLITS, MetaDataset
 
 __all__ = ["BENCHMARKS", "Entry"]
@@ -132,6 +133,7 @@ BENCHMARKS: dict[str, Entry] = {
             licence="MIT, as the repository that holds it",
         ),
         _entry(MINI_IMAGENET, helpers.miniimagenet),
+        _entry(TIERED_IMAGENET, helpers.tieredimagenet),
         _entry(CIFAR_FS, helpers.cifar_fs),
         _entry(FC_100, helpers.fc100),
         _entry(CUB_200, helpers.cub),

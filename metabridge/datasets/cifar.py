@@ -72,10 +72,12 @@ def read_cifar100(
 def _check(
     path: Path, names: Sequence[str], labels: npt.NDArray[np.int64], images: npt.NDArray[Any], examples: int
 ) -> None:
-    counts = np.bincount(labels[labels >= 0], minlength=len(names))
-    if images.dtype != np.uint8 or images.shape != (len(labels), 3 * 32 * 32) or labels.min(initial=0) < 0:
+    if labels.ndim != 1 or labels.min(initial=0) < 0 or labels.max(initial=0) >= len(names):
+        raise ValueError(f"{path} must hold labels from 0 to {len(names) - 1}; get the archive again.")
+    counts = np.bincount(labels, minlength=len(names))
+    if images.dtype != np.uint8 or images.shape != (len(labels), 3 * 32 * 32):
         raise ValueError(f"{path} must hold uint8 rows of 3072 pixels, got {images.dtype}{images.shape}.")
-    if len(counts) != len(names) or (counts != examples).any():
+    if (counts != examples).any():
         raise ValueError(
             f"{path} must hold {examples} images of each of its {len(names)} classes, got {counts.tolist()}."
         )

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from metabridge.datasets.archives import open_members
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, split_table
 from metabridge.datasets.fetch import Archive
-from metabridge.datasets.images import centre_crop, decode
+from metabridge.datasets.images import centre_crop, decode, decoder, is_image
 
 __all__ = ["CUB", "CUB_200", "read_cub"]
 
@@ -29,6 +29,7 @@ ARCHIVE = Archive(
 IMAGES = 11_788
 SIZE = 84
 _FOLDER = "images/"
+_MEMBER_BYTES = 256 << 20  # the tables of attributes, which are not read, are larger than any image
 
 
 @contextmanager
@@ -37,8 +38,8 @@ def read_cub(paths: Sequence[Path], progress: bool, images: int = IMAGES) -> Ite
     from tqdm import tqdm
 
     path = paths[0]
-    with open_members(path) as members:
-        places = [(name, name.rpartition(_FOLDER)[2]) for name in members.names if name.endswith(".jpg")]
+    with open_members(path, max_member_bytes=_MEMBER_BYTES) as members:
+        places = [(name, name.rpartition(_FOLDER)[2]) for name in members.names if is_image(name, ".jpg")]
         found = {name: place for name, place in places if f"/{_FOLDER}" in f"/{name}" and place.count("/") == 1}
         if len(found) != images:
             raise ValueError(
@@ -62,7 +63,7 @@ def read_cub(paths: Sequence[Path], progress: bool, images: int = IMAGES) -> Ite
             example_shape=(SIZE, SIZE, 3),
             dtype=np.uint8,
             blocks=examples(),
-            preparation=f"RGB, shorter side to {SIZE * 3 // 2} by linear interpolation, centre crop to {SIZE}x{SIZE}",
+            preparation=f"{decoder()}: RGB, shorter side to {SIZE * 3 // 2} linearly, centre crop to {SIZE}x{SIZE}",
         )
 
 
@@ -82,8 +83,9 @@ class CUB(StoredMetaDataset):
     """N-way tasks over the species of Caltech-UCSD Birds, 84×84×3: 100/50/50 classes of 41 to 60 photographs.
 
     The split of Chen et al. 2019, a rule on the sorted names. Photographs are prepared as Torchmeta's helper prepares
-    them: shorter side to 126, centre crop to 84. 43 of them also occur in ImageNet, so a network trained there has
-    seen them.
+    them: shorter side to 126, centre crop to 84, rounded as in torchvision. What a JPEG file decodes to depends on the
+    decoder, which the store names: one archive may give two machines two fingerprints. 43 photographs also occur in
+    ImageNet, so a network trained there has seen them.
 
     References:
         Wah, Branson, Welinder, Perona, Belongie 2011, The Caltech-UCSD Birds-200-2011 Dataset

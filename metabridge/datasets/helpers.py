@@ -10,6 +10,7 @@ from metabridge.datasets.miniimagenet import MiniImagenet
 from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
 from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
+from metabridge.datasets.tieredimagenet import TieredImagenet
 from metabridge.metadatasets import CombinationMetaDataset, resolve_meta_split
 from metabridge.splitters import ClassSplitter
 from metabridge.transforms import Categorical, Rotation
@@ -26,6 +27,7 @@ __all__ = [
     "plants_margin",
     "plants_shape",
     "plants_texture",
+    "tieredimagenet",
     "triplemnist",
 ]
 
@@ -243,6 +245,22 @@ def bach(
     return _helped(Bach, folder, shots, ways, shuffle, test_shots, seed, kwargs)
 
 
+def tieredimagenet(
+    folder: str | os.PathLike[str],
+    shots: int,
+    ways: int,
+    shuffle: bool = True,
+    test_shots: int | None = None,
+    seed: int | None = None,
+    **kwargs: Any,
+) -> TieredImagenet:
+    """Tiered-ImageNet with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+
+    Arguments and errors are those of `omniglot`, with the further ones of `TieredImagenet`; no class is augmented.
+    """
+    return _helped(TieredImagenet, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+
+
 def _helped(
     meta_dataset: Callable[..., D],
     folder: str | os.PathLike[str],
@@ -257,6 +275,11 @@ def _helped(
         raise ValueError(
             f"`num_classes_per_task` must equal `ways`, which is {ways}, "
             f"got {kwargs['num_classes_per_task']}; leave it out."
+        )
+    if "dataset_transform" in kwargs:
+        raise ValueError(
+            "`dataset_transform` must be left out: a helper attaches a splitter of `shots` and `test_shots`; "
+            "for another one use the class itself."
         )
     kwargs.setdefault("target_transform", Categorical(ways))
     dataset = meta_dataset(folder, **kwargs)

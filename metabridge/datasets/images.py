@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["centre_crop", "decode", "exactly"]
+__all__ = ["centre_crop", "decode", "decoder", "exactly", "is_image"]
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError)  # SyntaxError: Pillow's word for a broken PNG
 
@@ -44,6 +44,19 @@ def decode(
     return array if array.ndim == 3 else array[:, :, np.newaxis]
 
 
+def is_image(name: str, ending: str) -> bool:
+    """Whether a member counts; what operating systems add beside the images does not."""
+    return name.endswith(ending) and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
+
+
+def decoder() -> str:
+    """Which library decodes JPEG files, whose pixels are not the same in all."""
+    import PIL
+    from PIL import features
+
+    return f"decoded by Pillow {PIL.__version__} with libjpeg {features.version('jpg')}"
+
+
 def exactly(width: int, height: int) -> Callable[[Image], Image]:
     """As it is, if it has this size."""
 
@@ -56,15 +69,19 @@ def exactly(width: int, height: int) -> Callable[[Image], Image]:
 
 
 def centre_crop(size: int, shorter: int) -> Callable[[Image], Image]:
-    """The shorter side to `shorter` pixels by linear interpolation, then the middle `size` × `size`."""
+    """The shorter side to `shorter` pixels by linear interpolation, then the middle `size` × `size`.
+
+    Rounded as torchvision's `Resize` and `CenterCrop` do it.
+    """
 
     def shape(image: Image) -> Image:
         from PIL import Image as Pillow
 
         width, height = image.size
-        scale = shorter / min(width, height)
-        resized = image.resize((round(width * scale), round(height * scale)), Pillow.Resampling.BILINEAR)
-        left, top = (resized.width - size) // 2, (resized.height - size) // 2
+        longer = int(shorter * max(width, height) / min(width, height))
+        sides = (shorter, longer) if width <= height else (longer, shorter)
+        resized = image.resize(sides, Pillow.Resampling.BILINEAR)
+        left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
         return resized.crop((left, top, left + size, top + size))
 
     return shape

@@ -46,6 +46,7 @@ def read_mini_imagenet(
                 with members.open(files[split]) as file:
                     content = load_pickle(file, f"{path}: {files[split]}")
                 yield from _classes(path, files[split], content, table[split], examples_per_class)
+                del content  # or it would be in memory still while the next one is read
 
         names = [name for split in _FILES for name in table[split]]
         yield Content(

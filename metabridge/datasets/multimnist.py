@@ -11,7 +11,8 @@ import numpy.typing as npt
 from metabridge.datasets.archives import open_members
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, blocks_of_classes, split_table
 from metabridge.datasets.fetch import Archive
-from metabridge.datasets.images import decode, exactly
+from metabridge.datasets.images import decode, exactly, is_image
+from metabridge.metadatasets import META_SPLITS
 
 __all__ = ["DOUBLE_MNIST", "TRIPLE_MNIST", "DoubleMNIST", "TripleMNIST", "read_digits"]
 
@@ -26,9 +27,15 @@ def read_digits(
     path = paths[0]
     with open_members(path, max_total_bytes=64 << 30) as members:
         images: dict[str, list[str]] = {}
+        table = split_table(title)
         for name in members.names:
             parts = name.split("/")
-            if name.endswith(".png") and len(parts) >= 3 and parts[-3] in ("train", "val", "test"):
+            if is_image(name, ".png") and len(parts) >= 3 and parts[-3] in META_SPLITS:
+                if parts[-2] not in table[parts[-3]]:
+                    raise ValueError(
+                        f"{path}: {name!r} is in meta-{parts[-3]}, where the official split has no class "
+                        f"{parts[-2]!r}; pass the official archive or its unpacked folder."
+                    )
                 images.setdefault(parts[-2], []).append(name)
         wrong = [name for name, files in images.items() if len(files) != examples_per_class]
         if wrong or not images:

@@ -1,15 +1,12 @@
 """Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015)."""
 
 import io
-import json
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import Members, open_members
+from metabridge.datasets.benchmarks import opens, split_table
 from metabridge.datasets.fetch import Archive, fetch, verify
+from metabridge.datasets.images import is_image
 from metabridge.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
 from metabridge.sources import HDF5Source, write_store
 from metabridge.splitters import Splitter
@@ -141,7 +140,7 @@ class Omniglot(CombinationMetaDataset):
 def _available(root: str | os.PathLike[str], variant: str, download: bool) -> Path:
     """The built store, building it first if that is allowed and needed."""
     store = store_path(root, variant)
-    if download and not _opens(store):
+    if download and not opens(store):
         build(root, variant)
     if not store.is_file():
         raise FileNotFoundError(
@@ -209,7 +208,7 @@ def _alphabets(class_names: Sequence[str]) -> dict[str, list[str]]:
 
 def _vinyals_classes(class_names: Sequence[str], meta_split: str) -> list[int]:
     ids = {name: i for i, name in enumerate(class_names)}
-    wanted = _vinyals_split()[meta_split]
+    wanted = split_table("omniglot_vinyals")[meta_split]
     missing = [name for name in wanted if name not in ids]
     if missing:
         raise ValueError(
@@ -217,12 +216,6 @@ def _vinyals_classes(class_names: Sequence[str], meta_split: str) -> list[int]:
             f"are missing, first {missing[0]!r}; build the full Omniglot again."
         )
     return sorted(ids[name] for name in wanted)
-
-
-@cache
-def _vinyals_split() -> dict[str, Any]:
-    table = resources.files("metabridge.datasets").joinpath("splits", "omniglot_vinyals.json")
-    return json.loads(table.read_text(encoding="utf-8"))
 
 
 def build(
@@ -261,7 +254,7 @@ def build(
             files that are not Omniglot's.
     """
     store = store_path(root, variant)
-    if _opens(store):
+    if opens(store):
         if progress:
             print(f"{store} is built already; delete the file to build it again.", file=sys.stderr)
         return store
@@ -285,17 +278,6 @@ def build(
             _provenance(variant, parts, paths),
         )
     return store
-
-
-def _opens(store: Path) -> bool:
-    """Whether the store is there and whole enough to be read."""
-    if not store.is_file():
-        return False
-    try:
-        HDF5Source(store)
-    except ValueError:
-        return False
-    return True
 
 
 def _locate(part: Part, source: Path, number_of_parts: int) -> Path:
@@ -340,7 +322,7 @@ def _characters(members: Members, part: Part) -> dict[str, _Character]:
     prefix = "" if members.path.is_dir() else top
     drawings: dict[str, list[str]] = {}
     for name in members.names:
-        if not _is_image(name):
+        if not is_image(name, ".png"):
             continue
         match = _DRAWING.fullmatch(name.removeprefix(prefix)) if name.startswith(prefix) else None
         if match is None:
@@ -351,11 +333,6 @@ def _characters(members: Members, part: Part) -> dict[str, _Character]:
         drawings.setdefault(top + match["character"], []).append(name)
     _check_counts(members.path, part, drawings)
     return {name: _Character(members, tuple(files)) for name, files in drawings.items()}
-
-
-def _is_image(name: str) -> bool:
-    """Whether a member counts; what operating systems add beside the images does not."""
-    return name.endswith(".png") and not any(part.startswith((".", "__MACOSX")) for part in name.split("/"))
 
 
 def _check_counts(path: Path, part: Part, drawings: dict[str, list[str]]) -> None:

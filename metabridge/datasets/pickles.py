@@ -49,6 +49,7 @@ _BROKEN = (
     ValueError,
     OverflowError,
     MemoryError,
+    SystemError,  # NumPy's word for text that is none
     struct.error,
 )
 
@@ -341,13 +342,50 @@ def _refuse_opcode(self: _Unpickler) -> None:
 for _opcode in _PythonUnpickler.dispatch:
     _Unpickler.dispatch.setdefault(_opcode, _refuse_opcode)
 
-_LIST_OPCODES = frozenset(getattr(pickle, name)[0] for name in "EMPTY_LIST LIST APPEND APPENDS".split())
+
+_NEW_LISTS = frozenset((pickle.EMPTY_LIST[0], pickle.LIST[0]))
+_GROWN_LISTS = frozenset((pickle.APPEND[0], pickle.APPENDS[0]))
+_ARGUMENTS = {ord(opcode.code): opcode.arg.n if opcode.arg else 0 for opcode in pickletools.opcodes}
+_SIZES = {
+    pickletools.TAKEN_FROM_ARGUMENT1: struct.Struct("<B"),
+    pickletools.TAKEN_FROM_ARGUMENT4: struct.Struct("<i"),
+    pickletools.TAKEN_FROM_ARGUMENT4U: struct.Struct("<I"),
+    pickletools.TAKEN_FROM_ARGUMENT8U: struct.Struct("<Q"),
+}
+
+
+def _argument(file: _Counted, opcode: int) -> bytes:
+    """The bytes that belong to an operation."""
+    size = _ARGUMENTS[opcode]
+    if size in _SIZES:
+        prefix = _SIZES[size]
+        (size,) = prefix.unpack(file.read(prefix.size))
+        if size < 0:
+            raise ValueError("a size is negative")
+    elif size == pickletools.UP_TO_NEWLINE:
+        return file.readline() + (file.readline() if opcode == pickle.GLOBAL[0] else b"")
+    return file.read(size) if size else b""
 
 
 def _fetched(file: _Counted) -> frozenset[int]:
-    """Where in the memo a pickle ever looks."""
-    operations = ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(file))  # type: ignore[arg-type]
-    return frozenset(argument for name, argument in operations if name in ("GET", "BINGET", "LONG_BINGET"))
+    """Where in the memo a pickle ever looks; nothing is decoded for it."""
+    get, binary_gets = pickle.GET[0], (pickle.BINGET[0], pickle.LONG_BINGET[0])
+    puts = (pickle.PUT[0], pickle.BINPUT[0], pickle.LONG_BINPUT[0])
+    fetched, kinds = set(), set()
+    while code := file.read(1):
+        opcode = code[0]
+        argument = _argument(file, opcode)
+        if opcode in binary_gets:
+            fetched.add(int.from_bytes(argument, "little"))
+        elif opcode == get:
+            fetched.add(int(argument))
+        elif opcode in puts or opcode == pickle.MEMOIZE[0]:
+            kinds.add(opcode in puts)
+        elif opcode == pickle.STOP[0]:
+            break
+    if len(kinds) == 2:
+        raise _ForbiddenError("it counts what it remembers in two ways")
+    return frozenset(fetched)
 
 
 class _FetchedMemo(_Memo):
@@ -356,9 +394,12 @@ class _FetchedMemo(_Memo):
     def __init__(self, fetched: Container[int]) -> None:
         super().__init__()
         self._fetched = fetched
+        self.outermost: list[Any] | None = None
 
     def __setitem__(self, key: int, value: Any) -> None:
         if key in self._fetched:
+            if value is self.outermost is not None:
+                raise _ForbiddenError("its list refers to itself")
             super().__setitem__(key, value)
 
 
@@ -367,13 +408,15 @@ class _ListUnpickler(_Unpickler):
 
     def __init__(self, file: _Counted, encoding: str, fetched: Container[int]) -> None:
         super().__init__(file, encoding)
-        self.memo = _FetchedMemo(fetched)
-        self._memoized = 0
+        self.memo: _FetchedMemo = _FetchedMemo(fetched)
+        self._remembered = 0
+        self.metastack: list[Any] = []
+        self.stack: list[Any] = []
 
     def load_memoize(self) -> None:
         """Remember; the number of objects remembered says where, the memo's length does not."""
-        self.memo[self._memoized] = self.stack[-1]
-        self._memoized += 1
+        self.memo[self._remembered] = self.stack[-1]
+        self._remembered += 1
 
     def items(self) -> Iterator[Any]:
         """The loop of `load`, which empties the list whenever it has grown.
@@ -383,19 +426,21 @@ class _ListUnpickler(_Unpickler):
         """
         unframer = pickle._Unframer(self._file_read, self._file_readline)  # type: ignore[attr-defined]
         self.read, self.readinto, self.readline = unframer.read, unframer.readinto, unframer.readline
-        self._unframer, self.metastack, self.stack = unframer, [], []
+        self._unframer = unframer
         self.append = self.stack.append
         outermost: list[Any] | None = None
         try:
             while key := self.read(1):
                 self.dispatch[key[0]](self)
-                if key[0] not in _LIST_OPCODES or self.metastack or len(self.stack) != 1:
+                is_new = key[0] in _NEW_LISTS
+                if not (is_new or key[0] in _GROWN_LISTS) or self.metastack or len(self.stack) != 1:
                     continue
-                if outermost is None:
-                    outermost = _of_type(self.stack[0], list)
-                if self.stack[0] is not outermost or any(each is outermost for each in self.memo.values()):
-                    raise _ForbiddenError("it is not one list, or it holds itself")
-                items, outermost[:] = outermost[::-1], ()
+                if is_new and outermost is None:
+                    outermost = self.memo.outermost = self.stack[0]
+                if self.stack[0] is not outermost:
+                    raise _ForbiddenError("it makes its outermost list in a roundabout way")
+                items = outermost[::-1]
+                outermost.clear()
                 while items:
                     _check_plain(items[-1])
                     yield items.pop()

@@ -80,10 +80,13 @@ class ImageFolderSource(LazySource):
 
     def read(self, row: int) -> npt.NDArray[np.uint8]:
         """Decode one file as `(H, W, channels)`."""
+        from PIL import Image
+
+        bomb = Image.DecompressionBombError
         with self._open(row) as image:
             try:
                 return self.preparation.from_pillow(image)
-            except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: Pillow's word for a broken PNG
+            except (OSError, SyntaxError, ValueError, bomb) as error:  # SyntaxError: Pillow's word for a broken PNG
                 raise ValueError(f"{self.where(row)} cannot be read: {error}") from None
 
     def where(self, row: int) -> str:

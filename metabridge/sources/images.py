@@ -54,6 +54,11 @@ class ImagePreparation:
         from PIL import Image  # 0.1 s to import, and not needed for arrays
 
         self._check_mode(image.mode)
+        if image.mode.startswith(("I", "F")):
+            raise ValueError(
+                f"an image of mode {image.mode!r} holds more than 8 bits, which Pillow would cut off; "
+                "scale it to 8 bits first."
+            )
         if self.mode is not None and image.mode != self.mode:
             image = image.convert(self.mode)
         if self.size is not None and image.size != self.size[::-1]:

@@ -47,14 +47,24 @@ def split_classes(
     if classes is not None:
         return {name: source.select(ids) for name, ids in _listed(source, classes).items()}
     assert fractions is not None
+    wanted = list(fractions)
     number = len(source.class_sizes)
+    # In an order of their own, so that two mappings that are equal give equal splits.
+    fractions = {name: fractions[name] for name in sorted(fractions, key=_rank)}
     ends = _ends(fractions, number)
     words = philox_words(stream_key("class split", seed, "all"), [0], number)[0]
     order = np.argsort(words, kind="stable")  # a random permutation, whatever the number of classes
     starts = [0, *ends[:-1]]
-    return {
-        name: source.select(np.sort(order[start:end])) for name, start, end in zip(fractions, starts, ends, strict=True)
-    }
+    parts = {name: np.sort(order[start:end]) for name, start, end in zip(fractions, starts, ends, strict=True)}
+    return {name: source.select(parts[name]) for name in wanted}
+
+
+_USUAL = ("train", "val", "test")
+
+
+def _rank(name: str) -> tuple[int, str]:
+    """Meta-train, meta-val, meta-test, then the others by name."""
+    return _USUAL.index(name) if name in _USUAL else len(_USUAL), name
 
 
 def _listed(source: ClassSource, classes: Mapping[str, Sequence[str]]) -> dict[str, list[int]]:

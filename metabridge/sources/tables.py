@@ -75,7 +75,7 @@ def _stable_order(numbers: npt.NDArray[Any]) -> Integers:
 
 def _names_of(values: npt.NDArray[Any], class_names: Sequence[str] | None) -> tuple[str, ...]:
     if class_names is None:
-        return tuple(str(value) for value in values.tolist())
+        return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist())
     if values.size and (values.dtype.kind not in "iu" or values[0] < 0 or values[-1] >= len(class_names)):
         raise ValueError(
             f"with `class_names` the labels must be integers in [0, {len(class_names)}), got {values[0]!r} to "

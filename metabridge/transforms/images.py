@@ -87,6 +87,11 @@ def expand_transforms(transform: ImageTransform | Sequence[ImageTransform] | Non
                 f"`transform` must be made of image transforms of metabridge.transforms, got {each!r}; a transform of "
                 "torchvision is an argument of the torch loader: BatchMetaDataLoader(dataset, transform=…)."
             )
+        if type(each).__repr__ is object.__repr__:
+            raise TypeError(
+                f"{type(each).__name__} must have a `__repr__` that says everything that decides its result: "
+                "it is part of the episodes' fingerprint."
+            )
     return several
 
 

@@ -397,3 +397,20 @@ def test_a_mean_of_floats_would_not_be_promised():
     reversed_order = values[:, ::-1, ::-1]
     contrast = ColorJitter(contrast=(0.5, 0.5))
     np.testing.assert_array_equal(transformed(contrast, reversed_order), transformed(contrast, values)[:, ::-1, ::-1])
+
+
+def test_a_transform_must_say_what_it_is():
+    """Its text is part of the episodes' fingerprint; the default one holds an address."""
+    from metabridge.transforms.images import expand_transforms
+
+    class Silent:
+        num_words = 0
+
+        def draw(self, words):
+            return {}
+
+        def apply(self, images, parameters):
+            return images
+
+    with pytest.raises(TypeError, match="Silent must have a `__repr__`"):
+        expand_transforms(Silent())

@@ -717,3 +717,26 @@ def test_own_data_needs_pillow_only_for_images():
         "print(len(source), source.gather(np.array([0]), np.array([2])).shape)"
     )
     assert run_python(program).stdout == "2 (1, 5, 5, 1)\n"
+
+
+def test_equal_fractions_give_equal_splits_in_any_order():
+    source = ArraySource.from_classes({f"c{i:02}": np.zeros((2, 3)) for i in range(40)})
+    fractions = {"train": 0.6, "val": 0.2, "test": 0.2}
+    first = split_classes(source, fractions=fractions, seed=0)
+    second = split_classes(source, fractions=dict(sorted(fractions.items())), seed=0)
+    assert list(second) == ["test", "train", "val"]
+    for name in fractions:
+        assert first[name].class_names == second[name].class_names
+
+
+def test_images_of_more_than_8_bits_are_refused(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(tmp_path / name / "0.png")
+    with pytest.raises(ValueError, match="more than 8 bits"):
+        ImageFolderSource(tmp_path, mode="L").gather(np.array([0]), np.array([0]))
+
+
+def test_labels_of_bytes_are_text():
+    source = LabelledSource(np.zeros((4, 2, 2, 1), np.uint8), labels=np.array([b"cat", b"dog", b"cat", b"dog"]))
+    assert source.class_names == ("cat", "dog")

@@ -224,10 +224,15 @@ def test_a_pipe_in_a_folder_is_refused(tmp_path):
         open_members(tmp_path)
 
 
-def test_a_large_file_in_a_folder_is_refused(tmp_path):
+def test_a_large_file_in_a_folder_is_refused_when_it_is_read(tmp_path):
+    """Another file that lies there, and that nobody reads, is no reason to refuse the folder."""
     (tmp_path / "large").write_bytes(bytes(1001))
-    with pytest.raises(ValueError, match="'large' holds 1,001 bytes uncompressed, more than the 1,000"):
-        open_members(tmp_path, max_member_bytes=1000)
+    (tmp_path / "small").write_bytes(b"x")
+    members = open_members(tmp_path, max_member_bytes=1000)
+    assert members.read("small") == b"x"
+    for read in (members.read, members.open, lambda name: list(members.stream([name]))):
+        with pytest.raises(ValueError, match="'large' holds 1,001 bytes uncompressed, more than the 1,000"):
+            read("large")
 
 
 # Tar archives --------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from metabridge.datasets.archives import open_members
-from metabridge.datasets.pickles import load_npz, load_pickle
+from metabridge.datasets.pickles import load_npz, load_pickle, stream_pickled_list
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -81,6 +81,49 @@ def test_a_pickle_is_read_from_an_archive_as_it_comes(tmp_path):
 def old_names(content):
     """A pickle as NumPy 1 wrote it."""
     return content.replace(b"numpy._core", b"numpy.core")
+
+
+def python2_list(arrays):
+    """A list of uint8 arrays `(n, 1)` as cPickle of Python 2 wrote it: everything remembered, little of it fetched."""
+    parts, count = [b"\x80\x02]"], 0
+
+    def put(operations):
+        nonlocal count
+        parts.append(operations + (b"q" + bytes([count]) if count < 256 else b"r" + struct.pack("<I", count)))
+        count += 1
+        return b"h" + bytes([count - 1]) if count <= 256 else b""
+
+    put(b"")
+    dtype = b""
+    for number, array in enumerate(arrays):
+        if number % 1000 == 0:
+            parts.append(b"e(" if number else b"(")
+        if number == 0:
+            reconstruct, ndarray = put(b"cnumpy.core.multiarray\n_reconstruct\n"), put(b"cnumpy\nndarray\n")
+        else:
+            parts.append(reconstruct + ndarray)
+        put(b"K\x00\x85")
+        if number == 0:
+            letter = put(b"U\x01b")
+        else:
+            parts.append(letter)
+        put(b"\x87")
+        put(b"R")
+        put(b"(K\x01" + b"M" + struct.pack("<H", len(array)) + b"K\x01\x86")
+        if number == 0:
+            put(b"cnumpy\ndtype\n")
+            put(b"U\x02u1")
+            put(b"K\x00K\x01\x87")
+            dtype = put(b"R")
+            put(b"(K\x03U\x01|")
+            put(b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t")
+            parts.append(b"b")
+        else:
+            parts.append(dtype)
+        put(b"\x89T" + struct.pack("<i", array.size) + array.tobytes())
+        put(b"t")
+        parts.append(b"b")
+    return b"".join(parts) + (b"e." if arrays else b".")
 
 
 def test_numpys_old_names_are_known():
@@ -404,10 +447,163 @@ def test_damage_is_a_value_error(protocol):
                 raise
 
 
+@pytest.mark.parametrize("load", [load_pickle, lambda content, name: list(stream(content))])
+def test_a_text_scalar_of_no_text_is_damage(load):
+    content = pickle.dumps([np.str_("x")], 4)
+    with pytest.raises(ValueError, match=r"list\.pkl is not a readable pickle"):
+        load(content.replace(b"x\0\0\0", b"x\0t\0"), "list.pkl")
+
+
 def test_a_page_in_place_of_a_pickle_is_no_pickle():
     for content in (b"", b"<html>quota</html>", b"PK\x03\x04"):
         with pytest.raises(ValueError, match=r"train\.pkl(: it| is not a readable pickle)"):
             load_pickle(content, "train.pkl")
+
+
+# Lists, item by item -------------------------------------------------------------------------------------
+
+
+def stream(content, encoding="latin1"):
+    return stream_pickled_list(lambda: io.BytesIO(content), "list.pkl", encoding)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_list_comes_item_by_item_as_it_was_written(protocol):
+    shared = [1, "two"]
+    for expected in ([plain_data(), shared, shared, [], None], list(range(2500)), [], [[]], [[[1]], [2]]):
+        content = pickle.dumps(expected, protocol)
+        found = list(stream(content))
+        assert_same(found, expected)
+        assert_same(found, load_pickle(content, "x"))
+
+
+def test_text_of_python_2_in_its_oldest_protocol_comes_back():
+    assert list(stream(b"(lp0\nS'a\\xff'\np1\nag1\na.")) == ["a\xff", "a\xff"]
+
+
+def test_shared_items_stay_shared():
+    shared = [1, "two"]
+    first, second, _ = stream(pickle.dumps([shared, shared, 3], 2))
+    assert first is second
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "bytes"])
+def test_a_list_of_python_2_comes_item_by_item(encoding):
+    draw = np.random.default_rng(0)
+    arrays = [draw.integers(0, 256, (n % 400, 1), np.uint8) for n in range(2345)]
+    content = python2_list(arrays)
+    assert_same(pickle.loads(content, encoding="latin1")[7].tolist(), arrays[7].tolist())  # or this would show nothing
+    assert_same(list(stream(content, encoding)), arrays)
+
+
+@pytest.mark.parametrize("protocol", ["python 2", 2, 5])
+def test_a_long_list_takes_the_memory_of_a_batch(protocol, tmp_path):
+    path, count, size = tmp_path / "list.pkl", 20_000, 2000
+    arrays = [np.full((size, 1), i % 100, np.uint8) for i in range(count)]
+    path.write_bytes(python2_list(arrays) if protocol == "python 2" else pickle.dumps(arrays, protocol))
+    del arrays
+    assert path.stat().st_size > count * size
+    seen = []
+
+    def read():
+        for item in stream_pickled_list(lambda: path.open("rb"), "list.pkl", "bytes"):
+            seen.append(int(item[0, 0]) if item.shape == (size, 1) else -1)
+
+    assert peak_bytes(read) < 8 << 20  # of 40 MB
+    assert seen == [i % 100 for i in range(count)]
+
+
+def test_a_list_is_read_from_a_file_that_cannot_seek(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("list.pkl", pickle.dumps([[1], [2]]))
+    with open_members(tmp_path / "data.zip") as members:
+        assert not members.open("list.pkl").seekable()
+        assert list(stream_pickled_list(lambda: members.open("list.pkl"), "list.pkl")) == [[1], [2]]
+
+
+def test_files_are_closed_however_reading_ends(tmp_path):
+    (tmp_path / "list.pkl").write_bytes(pickle.dumps([1, 2, 3]))
+    opened = []
+
+    def open_file():
+        opened.append((tmp_path / "list.pkl").open("rb"))
+        return opened[-1]
+
+    assert list(stream_pickled_list(open_file, "list.pkl")) == [1, 2, 3]
+    items = stream_pickled_list(open_file, "list.pkl")
+    assert next(items) == 1
+    items.close()
+    assert len(opened) == 4
+    assert all(file.closed for file in opened)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize(("hostile", "words"), HOSTILE, ids=lambda value: value if isinstance(value, str) else "")
+def test_a_hostile_item_is_refused_and_nothing_of_it_runs(hostile, words, protocol, tmp_path):
+    evil = tmp_path / "evil"
+    if isinstance(hostile, Reducing):
+        target, arguments = hostile.reduced
+        hostile = Reducing(target, tuple(a.format(evil) if isinstance(a, str) else a for a in arguments))
+    content = pickle.dumps([1, hostile], protocol)
+    with pytest.raises(ValueError, match=rf"list\.pkl: .*({words})") as caught:
+        list(stream(content))
+    assert "nothing of it was run" in str(caught.value)
+    assert not evil.exists()
+
+
+@pytest.mark.parametrize(("content", "words"), OPERATIONS)
+def test_every_operation_on_an_item_is_as_narrow(content, words):
+    with pytest.raises(ValueError, match=rf"list\.pkl.*({words}|is not a readable pickle|it sets the state of)"):
+        list(stream(b"]" + content[:-1] + b"a."))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickle.dumps({"a": [1]}), "it holds an object of type dict where a list must be"),
+        (pickle.dumps(([1], 2)), "it holds an object of type tuple where a list must be"),
+        (pickle.dumps(np.zeros(3)), "it holds an object of type ndarray where a list must be"),
+        (b"].", "no error"),
+        (b"]q\x00h\x00a.", "its list refers to itself"),
+        (b"(]q\x001h\x00K\x01a.", "it makes its outermost list in a roundabout way"),
+        (b"]0]K\x01a.", "it makes its outermost list in a roundabout way"),
+        (b"]q\x00K\x01q\x01\x94a.", "it counts what it remembers in two ways"),
+        (b"]K\x01ah\x05a.", "is not a readable pickle"),
+        (b"]K\x01a", "is not a readable pickle"),
+        (b"", "is not a readable pickle"),
+        (b"<html>", "is not a readable pickle"),
+    ],
+)
+def test_what_is_no_list_is_refused(content, words):
+    if words == "no error":
+        assert list(stream(content)) == []
+        return
+    with pytest.raises(ValueError, match=rf"list\.pkl.*{words}"):
+        list(stream(content))
+
+
+def test_an_unknown_encoding_is_refused_at_once():
+    with pytest.raises(ValueError, match="`encoding` must be one of"):
+        stream(b"].", "ascii")
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_damage_of_a_list_is_a_value_error(protocol):
+    content = pickle.dumps([plain_data() | {"images": None}, 1, [2]], protocol)
+    draw = random.Random(10 + protocol)
+    for length in range(0, len(content), 23):
+        with pytest.raises(ValueError, match=r"list\.pkl"):
+            list(stream(content[:length]))
+    for _ in range(200):
+        changed = bytearray(content)
+        for _ in range(draw.randint(1, 3)):
+            changed[draw.randrange(len(content))] = draw.randrange(256)
+        try:
+            list(stream(bytes(changed)))
+        except ValueError as error:
+            message = str(error)
+            if "list.pkl" not in message:
+                raise
 
 
 # npz -----------------------------------------------------------------------------------------------------

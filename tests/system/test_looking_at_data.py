@@ -122,7 +122,14 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
     assert source.example_shape == (8, 8, 1)
     with pytest.raises(ValueError, match="is there already"):
         run("build", "shapes", "--root", root, "--from-folder", tmp_path / "mine")
-    with pytest.raises(ValueError, match="a name of your own"):
-        run("build", "omniglot", "--root", root, "--from-folder", tmp_path / "mine")
-    with pytest.raises(ValueError, match="goes with --from-folder"):
+    for name, message in {
+        "omniglot": "that of a benchmark",
+        "sinusoid": "that of a benchmark",
+        "..": "letters",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            run("build", name, "--root", root, "--from-folder", tmp_path / "mine")
+    with pytest.raises(ValueError, match="go with --from-folder"):
         run("build", "omniglot", "--root", root, "--resize", 8)
+    with pytest.raises(ValueError, match="goes without --from and --variant"):
+        run("build", "mine", "--root", root, "--from-folder", tmp_path / "mine", "--variant", "full")
