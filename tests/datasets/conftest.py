@@ -154,6 +154,7 @@ class Server:
     requests: list[str] = field(default_factory=list)
     ranges: list[str | None] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
+    handler: type | None = None
 
     def serve(self, name, body=b"", status=200, announced=None, **behaviour):
         """Answer requests for `name`; returns its address."""
@@ -208,6 +209,7 @@ def server(monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with QuietServer(("127.0.0.1", 0), Handler) as http:
         http.state = state = Server(f"http://127.0.0.1:{http.server_address[1]}")
+        state.handler = Handler
         thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield state

@@ -354,7 +354,7 @@ def test_a_stalled_server_is_given_up(server, original, downloads, archive_of, m
     monkeypatch.setattr(downloaders, "_TIMEOUT_SECONDS", 0.2)
     urls = [server.serve("stalled", CONTENT, stop=stop, gate=threading.Event()), server.serve("good", CONTENT)]
     if stop is None:
-        monkeypatch.setattr(sys.modules[type(server).__module__].Handler, "send_response", stalling(server))
+        monkeypatch.setattr(server.handler, "send_response", stalling(server))
     with pytest.raises(ConnectionError, match=rf"/stalled: {words} 0\.2 seconds"):
         fetch(archive_of(original, urls[:1]), downloads, progress=False)
     if stop:
