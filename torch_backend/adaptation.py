@@ -11,6 +11,7 @@ from metabridge.batchnorm_policies import BatchNormPolicy, check_policy
 from metabridge.inner_loops import check_buffers, check_optimiser, check_steps, rates_by_name
 from metabridge.subdicts import Adapt, check_names, check_unknown, select_names
 from torch_backend.modules import MetaModule, call_with_buffers
+from torch_backend.modules.exact import active_transforms
 from torch_backend.optimisers import Optimiser, StepSize
 
 __all__ = [
@@ -71,6 +72,28 @@ def gradient_update_parameters(
     else:
         gradients = _gradients_of_value(loss, chosen, create_graph=not first_order)
     return {**before, **sgd_update(chosen, gradients, step_size, first_order)}
+
+
+def gradient_of(
+    loss: Callable[[dict[str, Tensor]], Tensor], params: Mapping[str, Tensor], create_graph: bool
+) -> dict[str, Tensor]:
+    """The gradient of a scalar function of parameters, which can be differentiated again if `create_graph`.
+
+    Outside of `torch.func` by `torch.autograd`, under which the layers' operations are faster; inside by `torch.func`.
+    Without gradients around it (`torch.no_grad()`) it leaves no graph.
+    """
+    if active_transforms():
+        return torch.func.grad(loss)(dict(params))
+    create_graph = create_graph and torch.is_grad_enabled()
+    with torch.enable_grad():
+        given = {
+            n: each if create_graph and each.requires_grad else each.detach().requires_grad_()
+            for n, each in params.items()
+        }
+        found = torch.autograd.grad(
+            loss(given), list(given.values()), create_graph=create_graph, materialize_grads=True
+        )
+    return dict(zip(given, found, strict=True))
 
 
 def _check_model(model: object) -> None:

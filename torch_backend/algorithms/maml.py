@@ -7,7 +7,8 @@ from torch import Tensor
 
 from metabridge.configs import AlgorithmConfig
 from metabridge.taskmaps import TaskMap
-from torch_backend.adaptation import sgd_update
+from torch_backend.adaptation import gradient_of, sgd_update
+from torch_backend.modules.exact import active_transforms
 
 __all__ = ["MAML", "Apply", "Batch", "Loss", "Params"]
 
@@ -44,7 +45,7 @@ class MAML:
             return self.loss(self.apply(current, inputs), targets)
 
         for _ in range(self.config.inner_steps if steps is None else steps):
-            gradients = torch.func.grad(support_loss)(params)
+            gradients = gradient_of(support_loss, params, create_graph=not self.config.first_order)
             params = sgd_update(params, gradients, self.config.inner_lr, self.config.first_order)
         return params
 
@@ -71,11 +72,19 @@ class MAML:
         totals = {name: torch.zeros_like(value) for name, value in params.items()}
         objectives = []
         for task in _tasks(batch):
-            gradients, objective = torch.func.grad_and_value(self.task_objective)(params, task)
+            gradients, objective = self._task_gradient(params, task)
             objectives.append(objective)
             for name, gradient in gradients.items():
                 totals[name] += gradient
         return torch.stack(objectives).mean(), {name: total / len(objectives) for name, total in totals.items()}
+
+    def _task_gradient(self, params: Params, task: Batch) -> tuple[Params, Tensor]:
+        if active_transforms():
+            return torch.func.grad_and_value(self.task_objective)(params, task)
+        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
+        objective = self.task_objective(leaves, task)
+        found = torch.autograd.grad(objective, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, found, strict=True)), objective.detach()
 
     def predict_batch(self, params: Params, batch: Batch, steps: int | None = None) -> Tensor:
         """Query outputs `(B, n, …)` of every task of a meta-batch, without a graph."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["ExactDerivatives"]
+__all__ = ["ExactDerivatives", "active_transforms"]
 
 
 class ExactDerivatives(TorchFunctionMode):
@@ -206,10 +206,10 @@ def _inside_and_outside(weight: Tensor | None, bias: Tensor | None) -> tuple[Aff
     Under `torch.func` torch's functions are wrong if they are given their weight: with a `vmap` around the call, or
     around its derivative alone, as in `jacrev`. Under `torch.autograd` they are right, and a third faster with it.
     """
-    return ((None, None), (weight, bias)) if _transforms() else ((weight, bias), (None, None))
+    return ((None, None), (weight, bias)) if active_transforms() else ((weight, bias), (None, None))
 
 
-def _transforms() -> tuple[str, ...]:
+def active_transforms() -> tuple[str, ...]:
     """Names of the `torch.func` transforms around this. There is no public way to ask; not knowing counts as some."""
     stack = getattr(torch._C._functorch, "get_interpreter_stack", None)
     if torch.compiler.is_compiling() or stack is None:
@@ -248,7 +248,7 @@ def _embedding_bag(
     _refuse_renormalisation(max_norm)
     if scale_grad_by_freq:
         raise ValueError("`scale_grad_by_freq` has no second derivative in embedding bags; leave it False.")
-    if context.missing_only and not _transforms():
+    if context.missing_only and not active_transforms():
         with torch.no_grad():  # torch's own checks of the offsets, which look at their values
             F.embedding_bag(
                 input, weight, offsets, mode=mode, per_sample_weights=per_sample_weights,
@@ -385,7 +385,7 @@ def _gru_cell(
 
 
 def _recurrent_layer(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    if "Vmap" in _transforms():
+    if "Vmap" in active_transforms():
         raise RuntimeError(
             f"torch's recurrent layers (here {func.__name__}) do not work under torch.func.vmap; go through the tasks "
             "one by one (task_map='sequential'), or use MetaLSTMCell, MetaGRUCell or MetaRNNCell."
