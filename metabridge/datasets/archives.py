@@ -8,7 +8,6 @@ import re
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -22,8 +21,6 @@ __all__ = [
     "TarMembers",
     "ZipMembers",
     "open_members",
-    "open_members_of",
-    "open_nested",
     "unsafe_reason",
 ]
 
@@ -32,7 +29,6 @@ MAX_TOTAL_BYTES = 4 << 30
 
 _MAX_MEMBERS = 4_000_000
 _MAX_TAR_HEADER_BYTES = 1 << 16  # a long name or its like; tarfile would read any announced number at once
-_SPOOLED_BYTES = 32 << 20  # of a nested archive, kept in memory
 _COPY_BYTES = 1 << 20
 _BLOCK = 512  # of a tar archive
 
@@ -183,40 +179,10 @@ def open_members(
         raise FileNotFoundError(f"there is no archive or folder at {path}; check the path.")
     if path.is_dir():
         return FolderMembers(path, max_member_bytes)
-    return open_members_of(path.open("rb"), path, max_member_bytes, max_total_bytes)
+    return _open_archive(path.open("rb"), path, max_member_bytes, max_total_bytes)
 
 
-def open_nested(
-    members: Members, name: str, max_member_bytes: int = MAX_MEMBER_BYTES, max_total_bytes: int = MAX_TOTAL_BYTES
-) -> Members:
-    """Open an archive that is itself a member of `members`.
-
-    It is copied into memory, or if it is large into a temporary file without a name, which ends with the returned
-    members or with the process.
-
-    Args:
-        members: the outer archive; it may be closed once this returns.
-        name: the inner archive's name in it.
-        max_member_bytes: as for `open_members`, of the inner archive's members.
-        max_total_bytes: as for `open_members`, of the inner archive.
-
-    Raises:
-        KeyError: if `members` does not hold `name`.
-        ValueError: if the member is damaged, or for what `open_members` refuses.
-    """
-    copy = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115 (the members close it)
-    try:
-        with members.open(name) as file:
-            while content := file.read(_COPY_BYTES):
-                copy.write(content)
-        copy.seek(0)
-    except BaseException:
-        copy.close()
-        raise
-    return open_members_of(copy, members.path / name, max_member_bytes, max_total_bytes)  # type: ignore[arg-type]
-
-
-def open_members_of(file: BinaryIO, path: Path, max_member_bytes: int, max_total_bytes: int) -> Members:
+def _open_archive(file: BinaryIO, path: Path, max_member_bytes: int, max_total_bytes: int) -> Members:
     """The members of an archive that is open already and closes with them; `path` names it in messages."""
     try:
         head = file.read(_BLOCK)

@@ -1,28 +1,20 @@
-"""Read official pickles and `.npz` files without running anything that is in them (contract C11)."""
+"""Read official pickles without running anything that is in them (contract C11)."""
 
 import codecs
 import io
 import math
-import os
 import pickle
 import pickletools
 import re
 import struct
-import tokenize
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import open_members, open_members_of
-
-__all__ = ["load_npz", "load_pickle", "stream_pickled_list"]
-
-MAX_ARRAY_BYTES = 4 << 30
-"""Largest array that `load_npz` reads."""
+__all__ = ["load_pickle", "stream_pickled_list"]
 
 _ENCODINGS = ("latin1", "bytes")
 _PIECE_BYTES = 1 << 20
@@ -547,44 +539,3 @@ def _check_plain(result: Any) -> None:
             waiting.extend(thing)
             if kind is dict:
                 waiting.extend(thing.values())
-
-
-def load_npz(
-    content: bytes | str | os.PathLike[str], name: str, max_array_bytes: int = MAX_ARRAY_BYTES
-) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an `.npz` file by name, if they are of plain numbers, bytes or text; read-only.
-
-    Args:
-        content: the file's bytes, or its path.
-        name: its name, for messages.
-        max_array_bytes: largest array accepted.
-
-    Raises:
-        FileNotFoundError: if there is no file at the path.
-        ValueError: for a damaged or unsafe file, an array of objects, and a header that promises other bytes than come.
-    """
-    limits = max_array_bytes + _PIECE_BYTES, 4 * max_array_bytes
-    opened = (
-        open_members_of(io.BytesIO(content), Path(name), *limits)
-        if isinstance(content, bytes)
-        else open_members(content, *limits)
-    )
-    with opened as members:
-        return {key.removesuffix(".npy"): _load_npy(members.read(key), f"{name}: {key!r}") for key in members.names}
-
-
-def _load_npy(content: bytes, name: str) -> npt.NDArray[Any]:
-    file = io.BytesIO(content)
-    try:
-        version = np.lib.format.read_magic(file)
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, is_fortran, dtype = read_header(file)
-        return _array(memoryview(content)[file.tell() :], dtype, shape, "F" if is_fortran else "C")
-    except _ForbiddenError as error:
-        raise ValueError(f"{name}: {error}; {_ADMITTED}: get the file from its official address.") from None
-    except (*_BROKEN, SyntaxError, RecursionError, tokenize.TokenError) as error:  # NumPy parses headers as Python
-        reason = str(error) or type(error).__name__
-        raise ValueError(f"{name} is not a readable array ({reason}); it is damaged: get the file again.") from None

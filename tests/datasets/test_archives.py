@@ -13,7 +13,7 @@ from contextlib import suppress
 import pytest
 
 from metabridge.datasets import archives
-from metabridge.datasets.archives import Members, open_members, open_nested, unsafe_reason
+from metabridge.datasets.archives import open_members, unsafe_reason
 
 FILES = {"top/b.png": b"bb" * 50, "top/a/c.png": b"c" * 300, "top/a.txt": b""}
 
@@ -502,43 +502,3 @@ def test_a_tar_cut_short_after_it_was_opened_is_damaged(tmp_path):
             members.read("a")
         with members.open("a") as file, pytest.raises(ValueError, match="member 'a' is damaged"):
             file.read()
-
-
-# Archives in archives ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("spooled", [10, 1 << 20])
-@pytest.mark.parametrize("inner", ["zip", *TARS])
-def test_an_archive_in_an_archive_is_read(tmp_path, inner, spooled, monkeypatch, snapshot):
-    monkeypatch.setattr(archives, "_SPOOLED_BYTES", spooled)
-    path = write_zip(tmp_path / "inner", FILES) if inner == "zip" else write_tar(tmp_path / "inner", FILES, inner)
-    outers = [
-        write_zip(tmp_path / "outer.zip", {"in/data.x": path.read_bytes()}),
-        write_tar(tmp_path / "outer.tgz", {"in/data.x": path.read_bytes()}, "gz"),
-    ]
-    before = snapshot(tmp_path)
-    for outer in outers:
-        with open_members(outer) as members:
-            nested = open_nested(members, "in/data.x")
-        with nested:
-            assert isinstance(nested, Members)
-            assert nested.path == outer / "in/data.x"
-            assert {name: nested.read(name) for name in nested.names} == FILES
-    assert snapshot(tmp_path) == before
-
-
-def test_what_an_inner_archive_hides_is_refused(tmp_path):
-    evil = write_tar(tmp_path / "evil.tar", {"../evil": b"evil"}).read_bytes()
-    bomb = write_zip(tmp_path / "bomb.zip", {"a": bytes(5000), "b": bytes(5000)}).read_bytes()
-    outer = write_tar(tmp_path / "outer.tar", {"evil.tar": evil, "bomb.zip": bomb, "page.zip": b"<html>"})
-    with open_members(outer) as members:
-        with pytest.raises(ValueError, match=r"outer\.tar/evil\.tar: member '\.\./evil' leaves its folder"):
-            open_nested(members, "evil.tar")
-        with pytest.raises(ValueError, match=r"outer\.tar/bomb\.zip: member 'a' holds 5,000 bytes"):
-            open_nested(members, "bomb.zip", max_member_bytes=10)
-        with pytest.raises(ValueError, match=r"outer\.tar/bomb\.zip: member 'b' brings all members together"):
-            open_nested(members, "bomb.zip", max_total_bytes=9999)
-        with pytest.raises(ValueError, match=r"outer\.tar/page\.zip is not a readable zip archive"):
-            open_nested(members, "page.zip")
-        with pytest.raises(KeyError, match="absent"):
-            open_nested(members, "absent")

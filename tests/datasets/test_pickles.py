@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from metabridge.datasets.archives import open_members
-from metabridge.datasets.pickles import load_npz, load_pickle, stream_pickled_list
+from metabridge.datasets.pickles import load_pickle, stream_pickled_list
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 
@@ -604,90 +604,3 @@ def test_damage_of_a_list_is_a_value_error(protocol):
             message = str(error)
             if "list.pkl" not in message:
                 raise
-
-
-# npz -----------------------------------------------------------------------------------------------------
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
-    return file.getvalue()
-
-
-ARRAYS = {
-    "images": np.arange(24, dtype=np.uint8).reshape(2, 3, 4),
-    "labels": np.array([1, 2]),
-    "columns": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-    "names": np.array(["a", "bb"]),
-    "empty": np.zeros((0, 3)),
-    "one": np.array(3.5),
-}
-
-
-def test_npz_arrays_come_back(tmp_path):
-    (tmp_path / "data.npz").write_bytes(npz(**ARRAYS))
-    for source in (npz(**ARRAYS), tmp_path / "data.npz", str(tmp_path / "data.npz")):
-        found = load_npz(source, "data.npz")
-        assert found.keys() == ARRAYS.keys()
-        for name, array in ARRAYS.items():
-            assert_same(found[name], array)
-
-
-def npy(shape, dtype="|u1", content=b"abc", header=None):
-    text = header or f"{{'descr': {dtype!r}, 'fortran_order': False, 'shape': {shape}, }}"
-    text = text.ljust(117) + "\n"
-    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode() + content
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (npy((5,)), "it makes an array of 5 bytes from 3"),
-        (npy((2,)), "it makes an array of 2 bytes from 3"),
-        (npy((10**12, 10**12)), "bytes from 3"),
-        (npy((-1, -3)), "an array of a shape that is none"),
-        (npy((1,), "|O"), "it makes an array of dtype object"),
-        (npy((1,), "|V3"), r"it makes an array of dtype \|V3"),
-        (npy((10**12,), "|S0", b""), "it makes an array of dtype"),
-        (npy((), header="__import__('os').system('id')"), "is not a readable array"),
-        (npy((), header="{" * 100), "is not a readable array"),
-        (npy((3,)).replace(b"\x01\x00", b"\x09\x00", 1), "is not a readable array"),
-        (npy((3,))[:40], "is not a readable array"),
-        (b"", "is not a readable array"),
-        (b"no array", "is not a readable array"),
-    ],
-)
-def test_a_hostile_array_in_an_npz_is_refused(content, words):
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("images.npy", content)
-    with pytest.raises(ValueError, match=rf"data\.npz: 'images\.npy'.*{words}"):
-        load_npz(file.getvalue(), "data.npz")
-
-
-def test_the_hand_made_array_is_readable():
-    """Or the test above would show nothing."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("images.npy", npy((3,)))
-    assert load_npz(file.getvalue(), "x")["images"].tolist() == [97, 98, 99]
-
-
-def test_an_npz_of_objects_is_refused(tmp_path):
-    content = npz(evil=np.array([Reducing(os.system, (f"touch {tmp_path / 'evil'}",))], object))
-    with pytest.raises(ValueError, match=r"data\.npz: 'evil\.npy': it makes an array of dtype object"):
-        load_npz(content, "data.npz")
-    assert not (tmp_path / "evil").exists()
-
-
-def test_an_npz_bomb_is_refused():
-    with pytest.raises(ValueError, match=r"x\.npz: member 'a\.npy' holds 4,194,432 bytes uncompressed"):
-        load_npz(npz(a=np.zeros(4 << 20, np.uint8)), "x.npz", max_array_bytes=1 << 20)
-
-
-def test_what_is_no_npz_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"x\.npz is not a readable zip archive"):
-        load_npz(b"<html>", "x.npz")
-    with pytest.raises(FileNotFoundError, match="absent"):
-        load_npz(tmp_path / "absent.npz", "absent.npz")

@@ -58,8 +58,8 @@ def call_with_buffers(
             with context:
                 outputs = model(*inputs, params=params, **options)
             after = {name: context.latest(buffer).detach() for name, buffer in model.named_buffers()}
-            counted = {name: each for name, each in model.named_buffers() if name.endswith("num_batches_tracked")}
-            for name in counted:  # torch counts the batches of frozen layers too
+            counters = [name for name in own if name.endswith("num_batches_tracked")]
+            for name in counters:  # torch counts the batches of frozen layers too
                 if not context.has_observed(model.get_buffer(name.replace("num_batches_tracked", "running_mean"))):
                     after[name] = given[name]
         finally:
