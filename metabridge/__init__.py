@@ -8,6 +8,7 @@ from metabridge.batches import EpisodeBatch
 from metabridge.loader import EpisodeLoader
 from metabridge.metadatasets import CombinationMetaDataset, MetaDataset, Task
 from metabridge.plans import EpisodePlan
+from metabridge.segmentation import SegmentationMetaDataset
 from metabridge.splitters import ClassSplitter, Splitter, WeightedClassSplitter
 from metabridge.supervised import SupervisedView
 
@@ -20,6 +21,7 @@ __all__ = [
     "EpisodeLoader",
     "EpisodePlan",
     "MetaDataset",
+    "SegmentationMetaDataset",
     "Splitter",
     "SupervisedView",
     "Task",

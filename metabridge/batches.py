@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,20 @@ from metabridge.streams import philox_words
 from metabridge.transforms.classes import ClassAugmentation
 from metabridge.transforms.images import ImageTransform, transform_images
 
-__all__ = ["WHOLE", "EpisodeBatch", "Split", "arrays_digest", "augment_classes", "gather_batch", "to_float32"]
+__all__ = [
+    "WHOLE",
+    "EpisodeBatch",
+    "Split",
+    "arrays_digest",
+    "augment_classes",
+    "by_episode",
+    "gather_batch",
+    "read_splits",
+    "to_float32",
+    "transform_words",
+]
+
+S = TypeVar("S", bound=np.generic)
 
 Split = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
 
@@ -26,8 +39,9 @@ class EpisodeBatch(Mapping[str, Split]):
 
     For N-way classification `inputs` is `(B, N·k, H, W, channels)` float32 in [0, 1] (`(B, N·k, features)` for
     vectors) and `targets` is `(B, N·k)` int64 in [0, N), both grouped by class in the task's class order.
-    For regression both are `(B, k, 1)` float32. With a `WeightedClassSplitter` the number of examples is
-    `(B, n)` where classes differ in how many they have: `targets` tell which.
+    For regression both are `(B, k, 1)` float32; for segmentation `targets` are masks `(B, k, H, W)` int64. With
+    a `WeightedClassSplitter` the number of examples is `(B, n)` where classes differ in how many they
+    have: `targets` tell which.
 
     Attributes:
         plan: the integers that decided these arrays.
@@ -99,22 +113,41 @@ def gather_batch(
     Raises:
         ValueError: if the episodes differ in their number of examples.
     """
-    number = len(source.class_sizes)
-    count, ways, width = plan.examples.shape
-    drawn = [_transform_words(plan, transform, lane) for lane, transform in enumerate(transforms, start=TRANSFORM_LANE)]
+    words = transform_words(plan, transforms)
     splits = {}
+    for name, rows, examples in read_splits(plan, source, augmentations, query_source):
+        inputs = transform_images(transforms, to_float32(examples), [each[rows] for each in words])
+        labels = plan.labels.reshape(-1)[rows // plan.examples.shape[2]]
+        splits[name] = (by_episode(inputs, plan, name), by_episode(labels, plan, name))
+    return EpisodeBatch(plan, splits)
+
+
+def read_splits(
+    plan: EpisodePlan,
+    source: ClassSource,
+    augmentations: Sequence[ClassAugmentation] = (),
+    query_source: ClassSource | None = None,
+) -> Iterator[tuple[str, npt.NDArray[np.int64], npt.NDArray[Any]]]:
+    """The stored examples of each split, augmented; arguments and errors as for `gather_batch`.
+
+    Yields:
+        The split's name; `(n,)` the places of its examples in `plan.examples`, flattened; the examples `(n, …)`.
+    """
+    number = len(source.class_sizes)
     for position, (name, columns) in enumerate(plan.split_columns()):
         rows = _used_slots(plan, position, name, columns)
-        per_way = rows // width
-        class_ids = plan.classes.reshape(-1)[per_way]
+        class_ids = plan.classes.reshape(-1)[rows // plan.examples.shape[2]]
         owner = source if position == 0 or query_source is None else query_source
-        images = owner.gather(class_ids % number, plan.examples.reshape(-1)[rows])  # (n, *example_shape)
-        augment_classes(images, class_ids // number, augmentations)
-        inputs = transform_images(transforms, to_float32(images), [words[rows] for words in drawn])
-        total = len(rows) // count if count else ways * (columns.stop - columns.start)
-        targets = plan.labels.reshape(-1)[per_way].reshape(count, total)
-        splits[name] = (inputs.reshape(count, total, *inputs.shape[1:]), targets)
-    return EpisodeBatch(plan, splits)
+        examples = owner.gather(class_ids % number, plan.examples.reshape(-1)[rows])
+        augment_classes(examples, class_ids // number, augmentations)
+        yield name, rows, examples
+
+
+def by_episode(array: npt.NDArray[S], plan: EpisodePlan, name: str) -> npt.NDArray[S]:
+    """`(B·k, …)` → `(B, k, …)` for the split `name`."""
+    count, ways, _ = plan.examples.shape
+    each = len(array) // count if count else ways * dict(plan.splits)[name]
+    return array.reshape(count, each, *array.shape[1:])
 
 
 def augment_classes(
@@ -144,9 +177,12 @@ def _used_slots(plan: EpisodePlan, position: int, name: str, columns: slice) -> 
     return slots[np.arange(slots.shape[2]) < counts[:, :, None]]
 
 
-def _transform_words(plan: EpisodePlan, transform: ImageTransform, lane: int) -> npt.NDArray[np.uint64]:
-    """`(B·N·n, num_words)` words of a transform, for every place in `plan.examples`."""
+def transform_words(plan: EpisodePlan, transforms: Sequence[ImageTransform]) -> list[npt.NDArray[np.uint64]]:
+    """`(B·N·n, num_words)` words of each transform, for every place in `plan.examples`."""
     count, ways, width = plan.examples.shape
-    each = transform.num_words
-    words = philox_words(plan.key, plan.indices, width * ways * each, lane)
-    return words.reshape(count, width, ways, each).transpose(0, 2, 1, 3).reshape(count * ways * width, each)
+    found = []
+    for lane, transform in enumerate(transforms, start=TRANSFORM_LANE):
+        each = transform.num_words
+        words = philox_words(plan.key, plan.indices, width * ways * each, lane)
+        found.append(words.reshape(count, width, ways, each).transpose(0, 2, 1, 3).reshape(count * ways * width, each))
+    return found

@@ -51,13 +51,13 @@ class Task:
     """The examples of one task, or of one split of it: a map-style dataset.
 
     `task[i]` is a pair `(input, target)`: `input` a float32 array of the source's example shape, `target` an int
-    (a float32 array for regression). Examples are grouped by class in the task's class order.
+    (a float32 array for regression, a mask for segmentation). Examples are grouped by class in the task's class order.
 
     Attributes:
         index: the tuple of class ids, or the integer of a toy task.
         num_classes: number of ways, or `None` for regression.
         inputs: `(n, *example_shape)` float32.
-        targets: `(n,)` int64, or `(n, 1)` float32 for regression.
+        targets: `(n,)` int64; `(n, 1)` float32 for regression; `(n, H, W)` int64 masks for segmentation.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Task:
 
     def __getitem__(self, i: int) -> tuple[npt.NDArray[np.float32], Any]:
         target = self.targets[i]
-        return self.inputs[i], target if self.num_classes is None else int(target)
+        return self.inputs[i], target if target.ndim else int(target)
 
     def __repr__(self) -> str:
         return f"Task(index={self.index}, num_classes={self.num_classes}, {len(self)} examples)"
@@ -269,6 +269,8 @@ class CombinationMetaDataset(MetaDataset):
             augmentation or transform does not fit the images, or a class is missing in `query_source`.
     """
 
+    kind = "classification"
+
     def __init__(
         self,
         source: ClassSource,
@@ -313,14 +315,17 @@ class CombinationMetaDataset(MetaDataset):
 
     def _transformed_shape(self) -> tuple[int, ...]:
         """Shape of one input; a transform that does not fit fails here and not in the middle of training."""
-        if self.transforms and len(self.source.example_shape) != 3:
-            raise ValueError(
-                f"`transform` is for images (H, W, channels), got examples of shape {self.source.example_shape}."
-            )
-        probe = np.zeros((1, *self.source.example_shape), dtype=np.float32)
+        if self.transforms and len(self.stored_shape) != 3:
+            raise ValueError(f"`transform` is for images (H, W, channels), got examples of shape {self.stored_shape}.")
+        probe = np.zeros((1, *self.stored_shape), dtype=np.float32)
         for transform in self.transforms:
             probe = transform.apply(probe, transform.draw(np.zeros((1, transform.num_words), dtype=np.uint64)))
         return probe.shape[1:]
+
+    @property
+    def stored_shape(self) -> tuple[int, ...]:
+        """Shape of one input before `transform`."""
+        return self.source.example_shape
 
     @property
     def num_classes(self) -> int:
@@ -347,7 +352,7 @@ class CombinationMetaDataset(MetaDataset):
     def description(self) -> dict[str, Any]:
         """Everything besides seed and index that decides an episode, as JSON-ready values."""
         return {
-            "kind": "classification",
+            "kind": self.kind,
             "source": self.source.fingerprint,
             "meta_split": self.meta_split,
             "ways": self._ways,

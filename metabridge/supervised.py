@@ -9,12 +9,22 @@ import numpy.typing as npt
 from metabridge.batches import augment_classes, to_float32
 from metabridge.metadatasets import CombinationMetaDataset
 from metabridge.plans import TRANSFORM_LANE
+from metabridge.segmentation import SegmentationMetaDataset
 from metabridge.streams import philox_words, stream_key
 from metabridge.transforms.images import transform_images
 
 __all__ = ["SupervisedView"]
 
 Integers = npt.NDArray[np.int64]
+
+_EPOCHS = 2**32
+
+
+def _shared_integer(value: int) -> Any:
+    """An integer that processes started from now on share with this one."""
+    from multiprocessing.sharedctypes import RawValue  # 0.02 s to import
+
+    return RawValue("q", value)
 
 
 class SupervisedView:
@@ -26,7 +36,9 @@ class SupervisedView:
     by one gather; with NumPy, `view.gather(indices)`.
 
     Image transforms of the meta-dataset apply, drawn for every example and epoch from the stream of `seed`: set
-    `epoch` before each pass, or augmented images repeat. Torchmeta's `NonEpisodicWrapper` is wrong by one example
+    `epoch` before each pass, or augmented images repeat. Worker processes see it too, also persistent ones of a
+    `DataLoader`: the number is in memory that a view shares with those that were started with it. A copy or a pickle
+    of a view has an epoch of its own. Torchmeta's `NonEpisodicWrapper` is wrong by one example
     at every class boundary; and labels of Torchmeta are names, here they are integers.
 
     >>> import numpy as np
@@ -46,20 +58,41 @@ class SupervisedView:
         seed: seed of the image transforms.
 
     Raises:
-        TypeError: if `dataset` has no classes, or `seed` is no integer.
+        TypeError: if `dataset` has no classes or has masks for targets, or `seed` is no integer.
     """
 
     def __init__(self, dataset: CombinationMetaDataset, seed: int = 0) -> None:
         if not isinstance(dataset, CombinationMetaDataset):
             raise TypeError(f"`dataset` must be a CombinationMetaDataset, got {dataset!r}; it has no classes to learn.")
+        if isinstance(dataset, SegmentationMetaDataset):
+            raise TypeError(
+                f"`dataset` must have class ids as targets, {dataset!r} has masks; read examples from `dataset.source`."
+            )
         self.dataset = dataset
-        self.epoch = 0
+        self._epoch = _shared_integer(0)
         self._key = stream_key("supervised", seed, dataset.meta_split)
         self._support_sizes = np.asarray(dataset.source.class_sizes)
         sizes = self._support_sizes
         if dataset.query_source is not None:
             sizes = sizes + dataset.query_source.class_sizes
         self._ends = np.cumsum(np.tile(sizes, dataset.num_classes // len(sizes)))
+
+    @property
+    def epoch(self) -> int:
+        """Number of the pass, from which image transforms are drawn.
+
+        Raises:
+            TypeError: if set to what is no integer.
+            ValueError: if set to one outside [0, 2**32).
+        """
+        return self._epoch.value
+
+    @epoch.setter
+    def epoch(self, value: SupportsIndex) -> None:
+        number = operator.index(value)
+        if not 0 <= number < _EPOCHS:
+            raise ValueError(f"`epoch` must lie in [0, 2**32), got {number}.")
+        self._epoch.value = number
 
     @property
     def num_classes(self) -> int:
@@ -106,7 +139,7 @@ class SupervisedView:
         images = self._read(labels % number, examples)
         augment_classes(images, labels // number, self.dataset.class_augmentations)
         starts = np.where(labels > 0, self._ends[labels - 1], 0)
-        positions = starts + examples + np.int64(operator.index(self.epoch)) * len(self)
+        positions = starts + examples + self.epoch * len(self)
         transforms = self.dataset.transforms
         words = [
             philox_words(self._key, positions, transform.num_words, lane)
@@ -136,6 +169,17 @@ class SupervisedView:
         """What `torch.utils.data.DataLoader` asks for when it makes a batch."""
         inputs, labels = self.gather(indices)
         return list(zip(inputs, labels.tolist(), strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Shared memory goes along to a process that is being started, and nowhere else."""
+        from multiprocessing.context import get_spawning_popen
+
+        return self.__dict__ | ({} if get_spawning_popen() else {"_epoch": self.epoch})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._epoch, int):
+            self._epoch = _shared_integer(self._epoch)
 
     def __repr__(self) -> str:
         return f"SupervisedView({len(self)} examples of {self.num_classes} classes, meta-{self.dataset.meta_split})"

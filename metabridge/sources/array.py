@@ -7,8 +7,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.base import ClassIds, content_fingerprint
-from metabridge.sources.tables import check_distinct, group_labels
+from metabridge.sources.base import ClassIds, Digests, content_fingerprint, digest_classes
+from metabridge.sources.tables import check_classes, group_labels, positions_of
 
 __all__ = ["ArraySource"]
 
@@ -50,25 +50,12 @@ class ArraySource:
         self._check()
 
     def _check(self) -> None:
-        if self.examples.dtype != np.uint8 and not np.issubdtype(self.examples.dtype, np.floating):
-            raise TypeError(
-                f"`examples` must be uint8 images or floating-point features, got {self.examples.dtype}; "
-                "convert them first, for example with examples.astype(np.float32)."
-            )
-        counts = {len(self.class_starts), len(self.class_sizes), len(self.class_names)}
-        if len(counts) != 1:
+        check_classes(self.class_names, self.class_sizes, self.examples.dtype)
+        if len(self.class_starts) != len(self.class_sizes):
             raise ValueError(
-                "`class_starts`, `class_sizes` and `class_names` must have one entry per class, got "
-                f"{len(self.class_starts)}, {len(self.class_sizes)} and {len(self.class_names)}."
+                "`class_starts` and `class_sizes` must have one entry per class, got "
+                f"{len(self.class_starts)} and {len(self.class_sizes)}."
             )
-        if counts == {0}:
-            raise ValueError(
-                "a class source needs at least one class, got none; look at the folder or array it came from."
-            )
-        check_distinct(self.class_names)
-        if self.class_sizes.min() < 1:
-            name = self.class_names[int(self.class_sizes.argmin())]
-            raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
         if self.class_starts.min() < 0 or (self.class_starts + self.class_sizes).max() > len(self.examples):
             raise ValueError(f"the class table points outside the {len(self.examples)} rows of `examples`.")
 
@@ -117,7 +104,18 @@ class ArraySource:
     @cached_property
     def fingerprint(self) -> str:
         """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example."""
-        return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, self._blocks())
+        return self._fingerprint_with(self.class_digests)
+
+    @cached_property
+    def class_digests(self) -> Digests:
+        """`(C, 16)` uint8: one digest per class, of its examples."""
+        return self._digest_classes()
+
+    def _digest_classes(self) -> Digests:
+        return digest_classes(self.class_sizes, self.dtype, self._blocks())
+
+    def _fingerprint_with(self, class_digests: Digests) -> str:
+        return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, class_digests)
 
     def _blocks(self) -> Iterator[npt.NDArray[Any]]:
         """The examples in class order, a bounded number of bytes at a time."""
@@ -133,7 +131,7 @@ class ArraySource:
 
     def select(self, class_ids: ClassIds) -> "ArraySource":
         """A source of these classes alone, in this order, over the same array."""
-        ids = np.asarray(class_ids, dtype=np.int64)
+        ids = positions_of(class_ids, len(self))
         names = tuple(self.class_names[i] for i in ids)
         return ArraySource(self.examples, self.class_starts[ids], self.class_sizes[ids], names)
 

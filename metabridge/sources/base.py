@@ -7,9 +7,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ClassIds", "ClassSource", "content_fingerprint"]
+__all__ = ["DIGEST_BYTES", "ClassIds", "ClassSource", "Digests", "content_fingerprint", "digest_classes"]
 
 ClassIds = Sequence[int] | npt.NDArray[np.int64]
+Digests = npt.NDArray[np.uint8]
+
+DIGEST_BYTES = 16
 
 
 class ClassSource(Protocol):
@@ -17,8 +20,9 @@ class ClassSource(Protocol):
 
     The contract: reading is deterministic and has no side effects; the object pickles, so that it can be handed
     to worker processes; `fingerprint` changes when an example, a class or their order changes. Sources that hold
-    their examples as arrays have one fingerprint for one content, wherever it is stored; a source for which
-    reading every example would take too long says in its documentation what it hashes instead.
+    their examples as arrays have one fingerprint for one content, wherever it is stored: they also have
+    `class_digests` `(C, 16)`, one digest per class, which views combine. A source for which reading every example
+    would take too long says in its documentation what it hashes instead.
     """
 
     @property
@@ -52,19 +56,62 @@ class ClassSource(Protocol):
         """A source of these classes alone, in this order, sharing the examples."""
 
 
+def digest_classes(
+    class_sizes: npt.NDArray[np.int64], dtype: np.dtype[Any], blocks: Iterable[npt.NDArray[Any]]
+) -> Digests:
+    """One digest per class, from all examples in class order, in blocks of any size.
+
+    Args:
+        class_sizes: `(C,)` number of examples of each class.
+        dtype: dtype of the examples; they are hashed as little-endian bytes.
+        blocks: arrays `(any number, *example_shape)` whose concatenation is all examples in class order.
+
+    Returns:
+        `(C, 16)` uint8: the BLAKE2b digest of each class's examples.
+
+    Raises:
+        ValueError: if `blocks` hold another number of examples.
+    """
+    sizes = class_sizes.tolist()
+    little = dtype.newbyteorder("<")
+    digests = np.empty((len(sizes), DIGEST_BYTES), dtype=np.uint8)
+    class_id, missing, state = -1, 0, _hash()
+    for block in blocks:
+        first = 0
+        while first < len(block):
+            if not missing:
+                class_id += 1
+                if class_id == len(sizes):
+                    raise ValueError(f"`blocks` must hold {sum(sizes)} examples, got more.")
+                missing, state = sizes[class_id], _hash()
+            part = block[first : first + missing]
+            state.update(np.ascontiguousarray(part, dtype=little).data)
+            first += len(part)
+            missing -= len(part)
+            if not missing:
+                digests[class_id] = np.frombuffer(state.digest(), np.uint8)
+    if missing or class_id + 1 != len(sizes):
+        raise ValueError(f"`blocks` must hold {sum(sizes)} examples, got fewer.")
+    return digests
+
+
 def content_fingerprint(
     class_names: Iterable[str],
     class_sizes: npt.NDArray[np.int64],
     example_shape: tuple[int, ...],
     dtype: np.dtype[Any],
-    blocks: Iterable[npt.NDArray[Any]],
+    class_digests: Digests,
 ) -> str:
-    """The fingerprint of a source, from its table of classes and its examples in class order, block by block."""
-    state = hashlib.blake2b(digest_size=16)
-    little = dtype.newbyteorder("<")
-    state.update(f"metabridge source\n{tuple(example_shape)}\n{little.str}\n".encode())
+    """The fingerprint of a source, from its table of classes and the digests of their examples.
+
+    Of digests and not of examples, so that the fingerprint of some classes of a large store costs nothing.
+    """
+    state = _hash(f"metabridge source\n{tuple(example_shape)}\n{dtype.newbyteorder('<').str}\n".encode())
     for name, size in zip(class_names, class_sizes.tolist(), strict=True):
-        state.update(f"{size} {name}\n".encode())
-    for block in blocks:
-        state.update(np.ascontiguousarray(block, dtype=little).data)
+        state.update(f"{size} {len(name)} {name}\n".encode())
+    state.update(np.ascontiguousarray(class_digests).data)
     return state.hexdigest()
+
+
+def _hash(content: bytes = b"") -> "hashlib.blake2b":
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES)

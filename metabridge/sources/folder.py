@@ -21,9 +21,14 @@ class ImageFolderSource(LazySource):
     """The images of `folder/<class>/…`: every direct subfolder is a class, named by the folder.
 
     Classes and, within a class, files at any depth are in the order of their names, so every file system gives
-    the same source. Files without the ending of an image and names that begin with a dot are left out. Opening
-    lists the files and reads the header of one image; labels need no image at all. Each access decodes:
-    `in_memory` or `save_source` do it once and for all.
+    the same source; links are followed. Files without the ending of an image and names that begin with a dot are
+    left out. Opening lists the files and reads the header of one image; labels need no image at all. Each access
+    decodes: `in_memory` or `save_source` do it once and for all.
+
+    Pixels are what Pillow's `convert` makes of the stored ones, as in torchvision's `ImageFolder`. The EXIF orientation
+    is ignored, except that Pillow applies it to TIFF files. Transparency is dropped, not blended, except in mode
+    `"RGBA"`. Palette and CMYK images need a `mode`. Grey images of more than 8 bits are refused; of 16-bit colours
+    Pillow keeps the high byte. Of several frames the first is taken.
 
     The fingerprint is of class names, sizes, `mode`, `resize` and the bytes of every file, read once when it is
     asked for and not decoded: what a JPEG file decodes to is Pillow's matter.
@@ -36,7 +41,7 @@ class ImageFolderSource(LazySource):
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it has no class folders, or one of them no image.
+        ValueError: if it has no class folders, one of them has no image, or a link leads round in a circle.
     """
 
     def __init__(
@@ -111,11 +116,20 @@ class ImageFolderSource(LazySource):
 def _images_below(folder: Path) -> list[str]:
     """Paths of the images under `folder`, relative to it, sorted, with slashes on every system."""
     found = []
-    for path, folders, files in os.walk(folder):
-        folders[:] = [name for name in folders if _is_visible(name)]
+    for path, folders, files in os.walk(folder, onerror=_stop, followlinks=True):
         inside = Path(path).relative_to(folder)
+        above = [folder, *(folder.joinpath(*inside.parts[: i + 1]) for i in range(len(inside.parts)))]
+        for name in filter(_is_visible, folders):
+            if Path(path, name).is_symlink() and any(Path(path, name).samefile(parent) for parent in above):
+                raise ValueError(f"{Path(path, name)} is a link to a folder that it is in, without end; remove it.")
+        folders[:] = [name for name in folders if _is_visible(name)]
         found += [(inside / file).as_posix() for file in files if _is_image(file)]
     return sorted(found)
+
+
+def _stop(error: OSError) -> None:
+    """A folder that cannot be listed is no empty folder, for which `os.walk` takes it."""
+    raise error
 
 
 def _is_visible(name: str) -> bool:

@@ -1,7 +1,8 @@
 """The stored form of a class source: one HDF5 file, examples contiguous and ordered by class, memory-mapped.
 
-Layout (format version 1): dataset `examples` `(total, …)`, contiguous; `class_sizes` `(C,)` int64; `class_names`
-`(C,)` UTF-8; attributes `format`, `format_version`, `fingerprint` and `provenance` (JSON: archives, checksums, …).
+Layout (format version 2): dataset `examples` `(total, …)`, contiguous; `class_sizes` `(C,)` int64; `class_names`
+`(C,)` UTF-8; `class_digests` `(C, 16)` uint8, contiguous, BLAKE2b of each class's examples; attributes `format`,
+`format_version`, `fingerprint` and `provenance` (JSON: archives, checksums, …).
 """
 
 import errno
@@ -10,7 +11,6 @@ import json
 import math
 import os
 import shutil
-import uuid
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.sources.array import ArraySource
-from metabridge.sources.base import ClassIds, content_fingerprint
+from metabridge.sources.base import DIGEST_BYTES, ClassIds, Digests, content_fingerprint, digest_classes
+from metabridge.sources.tables import check_classes, positions_of
+from metabridge.sources.temporary import remove_orphans, temporary_file
 
 __all__ = ["FORMAT_VERSION", "Block", "HDF5Source", "write_store"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _FORMAT = "metabridge class source"
 _READ_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 16  # for what HDF5 writes besides the examples
@@ -49,13 +51,22 @@ class HDF5Source(ArraySource):
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        import h5py  # 0.1 s to import, and not needed for sources in memory
-
         self.path = Path(path).absolute()  # a pickled source must be found from another working folder
         if not self.path.is_file():
             raise FileNotFoundError(f"no class source at {self.path}; build it first with `metabridge build`.")
+        # One open file for all: another store may take its name in the meantime. HDF5's own lock, which fails where
+        # a writer or the file system forbids it, is not needed for a file that never changes.
+        with self.path.open("rb") as raw:
+            examples, digests = self._open(raw)
+        super().__init__(examples, np.cumsum(self.class_sizes) - self.class_sizes, self.class_sizes, self.class_names)
+        self._class_digests = digests
+
+    def _open(self, raw: BinaryIO) -> tuple[npt.NDArray[Any], Digests]:
+        """Read the table; returns the examples and their digests, memory-mapped."""
+        import h5py  # 0.1 s to import, and not needed for sources in memory
+
         try:
-            file = h5py.File(self.path, "r")
+            file = h5py.File(raw, "r")
         except OSError as error:
             raise ValueError(
                 f"{self.path} is not a readable HDF5 file ({error}); delete it and build it again."
@@ -66,23 +77,28 @@ class HDF5Source(ArraySource):
                     f"{self.path} must be a {_FORMAT!r} of version {FORMAT_VERSION}, got "
                     f"{file.attrs.get('format')!r} version {file.attrs.get('format_version')}; build it again."
                 )
-            examples = file["examples"]
-            offset, shape, dtype = examples.id.get_offset(), examples.shape, examples.dtype
-            sizes = file["class_sizes"][()]
-            names = tuple(file["class_names"].asstr()[()])
+            examples, digests = _mapped(raw, file["examples"]), _mapped(raw, file["class_digests"])
+            self.class_sizes = file["class_sizes"][()]
+            self.class_names = tuple(file["class_names"].asstr()[()])
             self._stored_fingerprint = str(file.attrs["fingerprint"])
             self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
-        mapped = np.memmap(self.path, dtype=dtype, mode="r", offset=offset, shape=shape)
-        super().__init__(mapped, np.cumsum(sizes) - sizes, sizes, names)
+        return examples, digests
 
     @property
     def fingerprint(self) -> str:
         """The fingerprint recorded when the file was written; `recompute_fingerprint` checks it."""
         return self._stored_fingerprint
 
+    @property
+    def class_digests(self) -> Digests:
+        """`(C, 16)` uint8: one digest per class, as recorded when the file was written."""
+        return self._class_digests
+
     def recompute_fingerprint(self) -> str:
         """The fingerprint of what the file holds now; equal to `fingerprint` unless the file was damaged."""
-        return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, self._blocks())
+        found = self._fingerprint_with(self._digest_classes())
+        # The recorded digests are content too: selections have their fingerprints from them.
+        return self._fingerprint_with(self.class_digests) if found == self.fingerprint else found
 
     def select(self, class_ids: ClassIds) -> "HDF5Selection":
         """A source of these classes alone, in this order, over the same file."""
@@ -92,19 +108,28 @@ class HDF5Source(ArraySource):
         return HDF5Source, (self.path,)
 
 
+def _mapped(raw: BinaryIO, dataset: Any) -> npt.NDArray[Any]:
+    return np.memmap(raw, dtype=dataset.dtype, mode="r", offset=dataset.id.get_offset(), shape=dataset.shape)
+
+
 class HDF5Selection(ArraySource):
     """Some classes of an `HDF5Source`; pickles as a path and class ids."""
 
     def __init__(self, parent: HDF5Source, class_ids: ClassIds) -> None:
-        ids = np.asarray(class_ids, dtype=np.int64)
+        ids = positions_of(class_ids, len(parent))
         names = tuple(parent.class_names[i] for i in ids)
         super().__init__(parent.examples, parent.class_starts[ids], parent.class_sizes[ids], names)
         self.parent = parent
         self.class_ids = ids
 
+    @property
+    def class_digests(self) -> Digests:
+        """`(C, 16)` uint8: one digest per class, as recorded in the file."""
+        return self.parent.class_digests[self.class_ids]
+
     def select(self, class_ids: ClassIds) -> "HDF5Selection":
         """A source of these classes alone, in this order, over the same file."""
-        return HDF5Selection(self.parent, self.class_ids[np.asarray(class_ids, dtype=np.int64)])
+        return HDF5Selection(self.parent, self.class_ids[positions_of(class_ids, len(self))])
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HDF5Selection, (self.parent, self.class_ids)
@@ -122,7 +147,8 @@ def write_store(
     """Write a class source in bounded memory, whole or not at all.
 
     The file is written under a temporary name beside `path`, checked, and moved into place: an interruption
-    leaves nothing under the good name, and of two writers at once either one's whole file stays.
+    leaves nothing under the good name, and of two writers at once either one's whole file stays. What a killed writer
+    left under a temporary name is removed by the next one for the same `path`, where the file system has locks.
 
     Args:
         path: where the store will be; its folder is made if missing.
@@ -139,29 +165,29 @@ def write_store(
         The fingerprint, which does not depend on the order in which examples came.
 
     Raises:
-        ValueError: if names repeat, or `blocks` hold another number or shape of examples than announced, or a row
-            twice or never.
+        TypeError: if `dtype` is none of these, or `blocks` are neither all arrays nor all pairs.
+        ValueError: if names repeat, a class is empty, or `blocks` hold another number or shape of examples than
+            announced, or a row twice or never.
         OSError: if the disk is full, which leaves nothing; the message says how much is needed.
     """
     target = Path(path)
     sizes = np.asarray(class_sizes, dtype=np.int64)
-    if len(set(class_names)) != len(class_names):
-        twice = next(name for name in class_names if list(class_names).count(name) > 1)
-        raise ValueError(f"`class_names` must be distinct, {twice!r} appears twice.")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    check_classes(class_names, sizes, np.dtype(dtype))
     needed = int(sizes.sum()) * math.prod(example_shape) * np.dtype(dtype).itemsize
+    if not needed:
+        raise ValueError(f"`example_shape` must have no axis of length 0, got {tuple(example_shape)}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_orphans(target)
     if needed > shutil.disk_usage(target.parent).free:
         raise _full_disk(target, needed, os.strerror(errno.ENOSPC))
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
     try:
-        fingerprint = _write(temporary, class_names, sizes, tuple(example_shape), dtype, blocks, provenance)
-        temporary.replace(target)
+        with temporary_file(target) as temporary:
+            fingerprint = _write(temporary, class_names, sizes, tuple(example_shape), dtype, blocks, provenance)
+            temporary.replace(target)
     except OSError as error:
         if error.errno in _FULL_DISK:
             raise _full_disk(target, needed, os.strerror(error.errno)) from None
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
     return fingerprint
 
 
@@ -186,30 +212,37 @@ def _write(
     """Write the file and read it back; returns its fingerprint.
 
     The HDF5 library does not survive a full disk, so it lays out the file first, with all space reserved, and the
-    examples are written without it.
+    examples are written without it. It gets open files, not the path, because it would ask for a lock of its own.
     """
     import h5py
 
     shape = (int(sizes.sum()), *example_shape)
     record = json.dumps(provenance, sort_keys=True)
     spare = _SPARE_BYTES + 4 * (sum(len(name) + 16 for name in class_names) + len(record)) + sizes.nbytes
+    spare += DIGEST_BYTES * len(sizes)
     _reserve(path, math.prod(shape) * np.dtype(dtype).itemsize + spare)
-    with h5py.File(path, "w") as file:
+    with path.open("w+b") as raw, h5py.File(raw, "w") as file:
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
         dataset = file.create_dataset("examples", shape, dtype=dtype, dcpl=layout)
         region = _Region(path, shape, dataset.dtype, dataset.id.get_offset() or 0)
+        digests = file.create_dataset("class_digests", (len(sizes), DIGEST_BYTES), dtype=np.uint8, dcpl=layout)
+        digests_offset = digests.id.get_offset()
         file["class_sizes"] = sizes
         file.create_dataset("class_names", data=list(class_names), dtype=h5py.string_dtype())
     _reserve(path, path.stat().st_size + spare)
-    fingerprint = content_fingerprint(class_names, sizes, example_shape, region.dtype, _written(region, blocks))
-    with h5py.File(path, "r+") as file:
+    class_digests = digest_classes(sizes, region.dtype, _written(region, blocks))
+    fingerprint = content_fingerprint(class_names, sizes, example_shape, region.dtype, class_digests)
+    with path.open("r+b") as raw:
+        raw.seek(digests_offset)
+        raw.write(class_digests.data)
+    with path.open("r+b") as raw, h5py.File(raw, "r+") as file:
         file.attrs["format"] = _FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["fingerprint"] = fingerprint
         file.attrs["provenance"] = record
-    _check_written(path, fingerprint)
+    _check_written(path, fingerprint, read_again=not region.is_read_back)
     return fingerprint
 
 
@@ -235,6 +268,7 @@ class _Region:
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], offset: int) -> None:
         self.path, self.shape, self.dtype, self.offset = path, shape, dtype, offset
         self.row_bytes = math.prod(shape[1:]) * dtype.itemsize
+        self.is_read_back = False
 
     def cast(self, block: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """The block in the store's dtype, if its values fit."""
@@ -250,6 +284,7 @@ class _Region:
 
     def read(self) -> Iterator[tuple[int, npt.NDArray[Any]]]:
         """First rows and examples, a bounded number of bytes at a time."""
+        self.is_read_back = True
         rows = max(1, _READ_BYTES // max(1, self.row_bytes))
         with self.path.open("rb") as file:
             file.seek(self.offset)
@@ -339,10 +374,11 @@ def _check_rows(rows: npt.NDArray[Any], block: npt.NDArray[Any], region: _Region
         raise ValueError(f"every row must be in `blocks` once, row {again[0]} comes again.")
 
 
-def _check_written(path: Path, fingerprint: str) -> None:
+def _check_written(path: Path, fingerprint: str, read_again: bool) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())  # before the move, so that the good name never stands for unwritten bytes
-    found = HDF5Source(path).recompute_fingerprint()
+    source = HDF5Source(path)
+    found = source.recompute_fingerprint() if read_again else source.select(range(len(source))).fingerprint
     if found != fingerprint:
         raise OSError(
             f"{path} reads back with fingerprint {found}, {fingerprint} was written; the disk may be failing."

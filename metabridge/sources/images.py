@@ -26,6 +26,9 @@ def image_size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
 class ImagePreparation:
     """How images are brought to one form.
 
+    Pillow images are taken as they are stored: the EXIF orientation is ignored, and `convert` drops transparency
+    without blending.
+
     Attributes:
         mode: `"L"` (grey), `"RGB"` or `"RGBA"`, to which Pillow images are converted; `None` keeps these three
             and refuses others.
@@ -59,6 +62,8 @@ class ImagePreparation:
                 f"an image of mode {image.mode!r} holds more than 8 bits, which Pillow would cut off; "
                 "scale it to 8 bits first."
             )
+        if image.mode == "P" and "transparency" in image.info:
+            image = image.convert("RGBA")  # or else Pillow warns that the transparency is dropped, as it shall be
         if self.mode is not None and image.mode != self.mode:
             image = image.convert(self.mode)
         if self.size is not None and image.size != self.size[::-1]:

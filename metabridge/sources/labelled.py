@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from metabridge.sources.images import ImagePreparation, image_size
 from metabridge.sources.lazy import LazySource
-from metabridge.sources.tables import group_labels
+from metabridge.sources.tables import group_labels, label_array
 
 __all__ = ["LabelledSource", "labels_of"]
 
@@ -33,8 +33,11 @@ class LabelledSource(LazySource):
     Args:
         dataset: the dataset. A random transform inside it would make reading an example twice give two images:
             leave it out, and pass `transform` to the meta-dataset.
-        labels: `(total,)` labels in the dataset's order; `None` takes those of the dataset.
-        class_names: names of labels 0, 1, …; `None` takes the dataset's, or else names a class by its label.
+        labels: `(total,)` integers, booleans, strings or finite floats in the dataset's order; `None` takes those of
+            the dataset.
+        class_names: names of labels 0, 1, …; `None` takes the dataset's (its column's `names`, or its `classes`), or
+            else names a class by its label. With `labels`, the dataset's names are taken if these are the dataset's
+            own labels; where that cannot be seen without decoding, if they use every name.
         image_column: where an example is a dictionary, the name of its image.
         label_column: the same for its label.
         resize: `(height, width)` or the side of a square; `None` requires one size.
@@ -46,7 +49,8 @@ class LabelledSource(LazySource):
 
     Raises:
         TypeError: if `dataset` has no length, or holds neither images nor features.
-        ValueError: if there is no label per example, a column is missing, or the first image is not as required.
+        ValueError: if there is no label per example, −1 stands for a missing one, a column is missing, or the first
+            image is not as required.
     """
 
     def __init__(
@@ -73,10 +77,11 @@ class LabelledSource(LazySource):
         self.identity = identity
         self.preparation = ImagePreparation(mode, image_size(resize))
         self._image_column = image_column
-        if labels is None:
-            labels = labels_of(dataset, label_column, progress)
-            class_names = _class_names(dataset, label_column, labels) if class_names is None else class_names
-        names, sizes, self._order = group_labels(labels, class_names)
+        found = labels_of(dataset, label_column, progress) if labels is None else label_array(labels)
+        if class_names is None:
+            _check_marked(found, _dataset_names(dataset, label_column))
+            class_names = _class_names(dataset, label_column, found, are_own=labels is None)
+        names, sizes, self._order = group_labels(found, class_names)
         if int(sizes.sum()) != len(dataset):
             raise ValueError(
                 f"`labels` must have one entry per example, got {int(sizes.sum())} for {len(dataset)} examples."
@@ -132,26 +137,40 @@ def labels_of(dataset: Any, label_column: str = "label", progress: bool = True) 
     Raises:
         ValueError: if a column or a label is missing.
     """
+    found = _labels_at_hand(dataset, label_column)
+    return _scan(dataset, label_column, progress) if found is None else found
+
+
+def _labels_at_hand(dataset: Any, label_column: str) -> npt.NDArray[Any] | None:
+    """The labels of a dataset that are to be had without decoding an image."""
     if hasattr(dataset, "column_names"):
         if label_column not in dataset.column_names:
             raise ValueError(
                 f"`label_column` must be one of {', '.join(map(repr, dataset.column_names))}, got {label_column!r}."
             )
-        return np.asarray(dataset[label_column][:])
+        return label_array(dataset[label_column][:])
     if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
-        return labels_of(dataset.dataset, label_column, progress)[np.asarray(dataset.indices)]
+        whole = _labels_at_hand(dataset.dataset, label_column)
+        return None if whole is None else whole[np.asarray(dataset.indices)]
     for name in _LABEL_ATTRIBUTES:
         found = getattr(dataset, name, None)
-        if found is not None and not callable(found) and np.shape(found) == (len(dataset),):
-            return np.asarray(found)
-    return _scan(dataset, label_column, progress)
+        if found is not None and not callable(found) and _is_one_each(found, len(dataset)):
+            return label_array(found)
+    return None
+
+
+def _is_one_each(found: Any, number: int) -> bool:
+    try:
+        return np.shape(found) == (number,)
+    except ValueError:  # lists of different lengths
+        return False
 
 
 def _scan(dataset: Any, label_column: str, progress: bool) -> npt.NDArray[Any]:
     from tqdm import tqdm
 
     rows = tqdm(range(len(dataset)), "reading labels", unit="example", disable=not progress, file=sys.stderr)
-    return np.array([_plain(_field(dataset[row], 1, label_column)) for row in rows])
+    return label_array([_plain(_field(dataset[row], 1, label_column)) for row in rows])
 
 
 def _plain(label: Any) -> Any:
@@ -175,8 +194,8 @@ def _field(example: Any, position: int, column: str) -> Any:
     return example[position]
 
 
-def _class_names(dataset: Any, label_column: str, labels: npt.NDArray[Any]) -> Sequence[str] | None:
-    """The names that a dataset gives its labels, if it does and they are positions in a list of names."""
+def _dataset_names(dataset: Any, label_column: str) -> Sequence[str] | None:
+    """The list of names that a dataset has for its labels, if it has one."""
     while hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
         dataset = dataset.dataset
     features = getattr(dataset, "features", None)
@@ -184,5 +203,37 @@ def _class_names(dataset: Any, label_column: str, labels: npt.NDArray[Any]) -> S
     names = getattr(dataset, "classes", None) if names is None else names
     if not isinstance(names, Sequence) or isinstance(names, str) or not all(isinstance(name, str) for name in names):
         return None
-    fits = labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < len(names)
-    return names if fits else None
+    return names
+
+
+def _class_names(dataset: Any, label_column: str, labels: npt.NDArray[Any], are_own: bool) -> Sequence[str] | None:
+    """The names that a dataset gives these labels, if they are positions in its list and its own."""
+    names = _dataset_names(dataset, label_column)
+    if names is None or not len(labels) or labels.dtype.kind not in "biu":
+        return None
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
+        return None
+    return names if are_own or _are_own(dataset, label_column, labels, len(names)) else None
+
+
+def _are_own(dataset: Any, label_column: str, labels: npt.NDArray[Any], number: int) -> bool:
+    """Whether given labels are the dataset's own, or, where that would need decoding, use each of `number` names."""
+    column_names = getattr(dataset, "column_names", None)
+    own = None
+    if column_names is None or label_column in column_names:
+        own = _labels_at_hand(dataset, label_column)
+    if own is not None:
+        return np.array_equal(own, labels)
+    return len(np.unique(labels)) == number
+
+
+def _check_marked(labels: npt.NDArray[Any], names: Sequence[str] | None) -> None:
+    """Refuse −1 where it marks examples without a label, as torchvision's and Hugging Face's datasets do."""
+    if labels.dtype.kind != "i" or not len(labels) or labels.min() != -1:
+        return
+    marked = np.flatnonzero(labels == -1)
+    if names is not None or (labels == 0).any():
+        raise ValueError(
+            f"`labels` must not be −1, which marks an example without a label, got {len(marked)} of them, the first at "
+            f"position {marked[0]}; leave these examples out, or make a class of them with labels of strings."
+        )

@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.base import ClassIds, content_fingerprint
-from metabridge.sources.tables import check_distinct
+from metabridge.sources.base import ClassIds, content_fingerprint, digest_classes
+from metabridge.sources.tables import NO_CLASS, check_classes, check_distinct, positions_of
 
 __all__ = ["LazySource"]
 
@@ -41,14 +41,7 @@ class LazySource(ABC):
         self.class_names = tuple(class_names)
         self.example_shape = tuple(example_shape)
         self.dtype = np.dtype(dtype)
-        if not self.class_names:
-            raise ValueError("a class source needs at least one class, got none; look at where it came from.")
-        if self.class_sizes.min() < 1:
-            name = self.class_names[int(self.class_sizes.argmin())]
-            raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
-        check_distinct(self.class_names)
-        if self.dtype != np.uint8 and self.dtype.kind != "f":
-            raise TypeError(f"examples must be uint8 images or floating-point features, got {self.dtype}.")
+        check_classes(self.class_names, self.class_sizes, self.dtype)
 
     @abstractmethod
     def read(self, row: int) -> npt.NDArray[Any]:
@@ -79,7 +72,9 @@ class LazySource(ABC):
 
     def select(self, class_ids: ClassIds) -> Self:
         """A source of these classes alone, in this order, over the same examples."""
-        ids = np.asarray(class_ids, dtype=np.int64)
+        ids = positions_of(class_ids, len(self))
+        if not len(ids):
+            raise ValueError(NO_CLASS)
         selection = copy.copy(self)
         selection.__dict__.pop("fingerprint", None)
         selection.class_starts, selection.class_sizes = self.class_starts[ids], self.class_sizes[ids]
@@ -95,7 +90,8 @@ class LazySource(ABC):
     def compute_fingerprint(self) -> str:
         """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example: reads them all."""
         blocks = (self.gather(np.array([c]), np.array([e])) for c, e in self._positions())
-        return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, blocks)
+        digests = digest_classes(self.class_sizes, self.dtype, blocks)
+        return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, digests)
 
     def _positions(self) -> Iterator[tuple[int, int]]:
         """Class id and example id of every example."""

@@ -1,23 +1,89 @@
 """Tables of classes: names that are distinct, and examples grouped by label without being read."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["check_distinct", "group_labels"]
+__all__ = ["NO_CLASS", "check_classes", "check_distinct", "group_labels", "label_array", "positions_of"]
 
 Integers = npt.NDArray[np.int64]
 
+NO_CLASS = (
+    "a class source needs at least one class, got none; look at the folder, array or list of classes it came from."
+)
+_PLAIN = (str, bytes, int, float, np.number, np.bool_)
+
+
+def check_classes(class_names: Sequence[str], class_sizes: Integers, dtype: np.dtype[Any]) -> None:
+    """Check what every source must be.
+
+    Raises:
+        TypeError: if `dtype` is neither uint8 nor floating point, or a name is no string.
+        ValueError: if there is no class, one has no example or no name, or a name appears twice.
+    """
+    if dtype != np.uint8 and dtype.kind != "f":
+        raise TypeError(
+            f"`examples` must be uint8 images or floating-point features, got {dtype}; "
+            "convert them first, for example with examples.astype(np.float32)."
+        )
+    if len(class_names) != len(class_sizes):
+        raise ValueError(
+            "`class_names` and `class_sizes` must have one entry per class, got "
+            f"{len(class_names)} and {len(class_sizes)}."
+        )
+    if not len(class_names):
+        raise ValueError(NO_CLASS)
+    check_distinct(class_names)
+    if class_sizes.min() < 1:
+        name = class_names[int(class_sizes.argmin())]
+        raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
+
 
 def check_distinct(class_names: Iterable[str]) -> None:
-    """Raise `ValueError` if a name appears twice."""
-    seen: set[str] = set()
-    for name in class_names:
-        if name in seen:
-            raise ValueError(f"`class_names` must be distinct, {name!r} appears twice.")
-        seen.add(name)
+    """Check the names of classes.
+
+    Raises:
+        TypeError: if one is no string.
+        ValueError: if one appears twice or cannot be written in UTF-8.
+    """
+    names = list(class_names)
+    if not all(issubclass(kind, str) for kind in set(map(type, names))):
+        other = next(name for name in names if not isinstance(name, str))
+        raise TypeError(f"`class_names` must be strings, got {other!r}; pass str({other!r}).")
+    if len(set(names)) != len(names):
+        twice = Counter(names).most_common(1)[0][0]
+        raise ValueError(f"`class_names` must be distinct, {twice!r} appears twice.")
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        part = error.object[error.start : error.end]
+        raise ValueError(
+            f"`class_names` must be valid Unicode, got {next(name for name in names if part in name)!r}; "
+            "rename the class."
+        ) from None
+
+
+def positions_of(class_ids: npt.ArrayLike, number: int) -> Integers:
+    """The ids of classes as an array.
+
+    Raises:
+        TypeError: if they are no list of integers; of a mask NumPy would make the ids 0 and 1.
+        IndexError: if one is not in [0, `number`).
+    """
+    ids = np.asarray(class_ids)
+    if not ids.size:
+        return np.zeros(0, dtype=np.int64)
+    if ids.dtype.kind not in "iu" or ids.ndim != 1:
+        raise TypeError(
+            f"`class_ids` must be a list of integers, got {ids.dtype} of shape {ids.shape}; "
+            "of a mask pass np.flatnonzero(mask)."
+        )
+    if ids.min() < 0 or ids.max() >= number:
+        raise IndexError(f"`class_ids` must lie in [0, {number}), got {ids.min()} to {ids.max()}.")
+    return ids.astype(np.int64)
 
 
 def group_labels(
@@ -26,7 +92,7 @@ def group_labels(
     """Group examples by label: classes in the order of their labels, examples in their own order.
 
     Args:
-        labels: `(total,)` integers, strings or floats, in any order.
+        labels: `(total,)` integers, booleans, strings or finite floats, in any order.
         class_names: names of labels 0, 1, …; `None` names a class by its label.
 
     Returns:
@@ -34,17 +100,10 @@ def group_labels(
         examples class by class, or `None` where `labels` are in that order already.
 
     Raises:
-        ValueError: if `labels` have more than one axis, are neither numbers nor strings, or are no positions in
-            `class_names`.
+        ValueError: if `labels` have more than one axis, are neither all numbers nor all strings, are not finite, or
+            are no positions in `class_names`.
     """
-    found = np.asarray(labels)
-    if found.ndim != 1:
-        raise ValueError(f"`labels` must be one label per example, got an array of shape {found.shape}.")
-    if found.dtype == object:
-        found = np.array(found.tolist())
-        if found.dtype == object:
-            missing = next(label for label in found if not isinstance(label, (str, int, float)))
-            raise ValueError(f"`labels` must be integers, strings or floats, got {missing!r} among them.")
+    found = label_array(labels)
     if len(found) and (found[1:] >= found[:-1]).all():
         starts = np.flatnonzero(np.append(True, found[1:] != found[:-1]))
         sizes = np.diff(starts, append=len(found))
@@ -54,9 +113,57 @@ def group_labels(
     return _names_of(values, class_names), sizes, _stable_order(inverse)
 
 
+def label_array(labels: npt.ArrayLike) -> npt.NDArray[Any]:
+    """Labels as an array `(total,)` in which different labels stay different.
+
+    NumPy would make one label of 1 and "1", of NaN and "nan", and of integers that differ beyond 53 bits.
+
+    Raises:
+        ValueError: as `group_labels`.
+    """
+    found = np.asarray(labels)
+    if found.ndim != 1:
+        raise ValueError(f"`labels` must be one label per example, got an array of shape {found.shape}.")
+    is_object = found.dtype == object
+    values = found.tolist() if is_object else labels if isinstance(labels, (list, tuple)) else ()
+    kinds = set(map(type, values))
+    if is_object and not all(issubclass(kind, _PLAIN) for kind in kinds):
+        at, missing = next((i, value) for i, value in enumerate(values) if not isinstance(value, _PLAIN))
+        raise ValueError(
+            f"`labels` must be integers, strings or floats, got {missing!r} among them, at position {at}; "
+            "convert them, and leave examples without a label out."
+        )
+    if len({_family(kind) for kind in kinds}) > 1:
+        first = values[0]
+        other = next(value for value in values if _family(type(value)) != _family(type(first)))
+        raise ValueError(
+            f"`labels` must be all numbers or all strings, got {first!r} and {other!r}; convert them, and leave "
+            "examples without a label out."
+        )
+    if kinds and all(issubclass(kind, (int, np.integer)) for kind in kinds):
+        found = np.array(values) if is_object else found
+        if found.dtype.kind not in "biu":  # more than 64 bits, which NumPy sorts as Python's own integers
+            return np.array([int(value) for value in values], dtype=object)
+    elif is_object:
+        found = np.array(values)
+    if found.dtype.kind not in "biufSU":
+        raise ValueError(f"`labels` must be integers, strings or floats, got {found.dtype}; convert them to strings.")
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        at = int(np.argmin(np.isfinite(found)))
+        raise ValueError(
+            f"`labels` must be finite, got {found[at]} at position {at}; leave examples without a label out."
+        )
+    return found
+
+
+def _family(kind: type) -> str:
+    return "text" if issubclass(kind, str) else "bytes" if issubclass(kind, bytes) else "number"
+
+
 def _number_labels(labels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     """`np.unique(labels, return_inverse=True)`, without sorting where labels are small integers."""
     if labels.dtype.kind in "iu" and labels.size and labels.min() >= 0 and labels.max() < 2 * labels.size + 1024:
+        labels = labels.astype(np.int64, copy=False)
         present = np.bincount(labels) > 0
         return np.flatnonzero(present), (np.cumsum(present) - 1)[labels]
     return np.unique(labels, return_inverse=True)
@@ -76,9 +183,10 @@ def _stable_order(numbers: npt.NDArray[Any]) -> Integers:
 def _names_of(values: npt.NDArray[Any], class_names: Sequence[str] | None) -> tuple[str, ...]:
     if class_names is None:
         return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist())
-    if values.size and (values.dtype.kind not in "iu" or values[0] < 0 or values[-1] >= len(class_names)):
+    numbers = values.tolist()
+    if numbers and (values.dtype.kind not in "biu" or numbers[0] < 0 or numbers[-1] >= len(class_names)):
         raise ValueError(
-            f"with `class_names` the labels must be integers in [0, {len(class_names)}), got {values[0]!r} to "
-            f"{values[-1]!r}; leave `class_names` out to name classes by their labels."
+            f"with `class_names` the labels must be integers in [0, {len(class_names)}), got {numbers[0]!r} to "
+            f"{numbers[-1]!r}; leave `class_names` out to name classes by their labels."
         )
-    return tuple(class_names[value] for value in values.tolist())
+    return tuple(class_names[number] for number in numbers)

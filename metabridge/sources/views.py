@@ -1,14 +1,16 @@
 """Class sources made of class sources: together, some of their classes, other names. No example is copied."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.base import ClassIds, ClassSource
-from metabridge.sources.tables import check_distinct
+from metabridge.sources.base import DIGEST_BYTES, ClassIds, ClassSource, Digests, content_fingerprint
+from metabridge.sources.tables import NO_CLASS, check_distinct, positions_of
 
 __all__ = ["filter_classes", "rename_classes", "union"]
 
@@ -16,8 +18,8 @@ __all__ = ["filter_classes", "rename_classes", "union"]
 def union(*sources: ClassSource) -> ClassSource:
     """The classes of all `sources`, one after another.
 
-    The fingerprint is of the sources' fingerprints, so that it costs nothing; the same classes in one array have
-    another one.
+    The fingerprint is that of the same classes in one array; where a source has no digests of its examples, such as
+    an image folder, it is of the sources' fingerprints.
 
     Raises:
         TypeError: without any source.
@@ -78,13 +80,30 @@ def rename_classes(source: ClassSource, names: Mapping[str, str] | Callable[[str
     return _Renamed(source, tuple(names(name) for name in source.class_names))
 
 
-class _View:
+class _View(ABC):
     """What views have in common."""
 
     class_names: tuple[str, ...]
     class_sizes: npt.NDArray[np.int64]
     example_shape: tuple[int, ...]
     dtype: np.dtype[Any]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """That of the same content in one array; or of the other sources' fingerprints, if one has no digests."""
+        digests = self.class_digests
+        if digests is None:
+            return self._fingerprint_of_parts()
+        return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, digests)
+
+    @property
+    @abstractmethod
+    def class_digests(self) -> Digests | None:
+        """`(C, 16)` uint8: one digest per class, of its examples; `None` where a source has none."""
+
+    @abstractmethod
+    def _fingerprint_of_parts(self) -> str:
+        """Hexadecimal BLAKE2b of the sources' fingerprints and of what the view makes of them."""
 
     def __len__(self) -> int:
         return len(self.class_sizes)
@@ -106,8 +125,11 @@ class _Renamed(_View):
         self.dtype = source.dtype
 
     @property
-    def fingerprint(self) -> str:
-        """Hexadecimal BLAKE2b of the names and of the other source's fingerprint."""
+    def class_digests(self) -> Digests | None:
+        """The other source's."""
+        return getattr(self.source, "class_digests", None)
+
+    def _fingerprint_of_parts(self) -> str:
         return _hash("renamed", [self.source.fingerprint, *self.class_names])
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -116,8 +138,8 @@ class _Renamed(_View):
 
     def select(self, class_ids: ClassIds) -> "_Renamed":
         """These classes alone."""
-        names = tuple(self.class_names[i] for i in np.asarray(class_ids, dtype=np.int64).tolist())
-        return _Renamed(self.source.select(class_ids), names)
+        ids = positions_of(class_ids, len(self))
+        return _Renamed(self.source.select(ids), tuple(self.class_names[i] for i in ids.tolist()))
 
 
 def _together(sources: Sequence[ClassSource], parts: npt.NDArray[np.int64], ids: npt.NDArray[np.int64]) -> ClassSource:
@@ -153,9 +175,19 @@ class _Union(_View):
         self.dtype = sources[0].dtype
 
     @property
-    def fingerprint(self) -> str:
-        """Hexadecimal BLAKE2b of the sources' fingerprints and of which class is whose."""
-        table = hashlib.blake2b(np.stack([self.parts, self.ids]).astype("<i8").tobytes(), digest_size=16)
+    def class_digests(self) -> Digests | None:
+        """Each class's, from the source it is in."""
+        found = np.empty((len(self.ids), DIGEST_BYTES), dtype=np.uint8)
+        for part, source in enumerate(self.sources):
+            digests = getattr(source, "class_digests", None)
+            if digests is None:
+                return None
+            mine = self.parts == part
+            found[mine] = digests[self.ids[mine]]
+        return found
+
+    def _fingerprint_of_parts(self) -> str:
+        table = hashlib.blake2b(np.stack([self.parts, self.ids]).astype("<i8").tobytes(), digest_size=DIGEST_BYTES)
         return _hash("union", [source.fingerprint for source in self.sources] + [table.hexdigest()])
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
@@ -171,12 +203,14 @@ class _Union(_View):
 
     def select(self, class_ids: ClassIds) -> ClassSource:
         """These classes alone."""
-        chosen = np.asarray(class_ids, dtype=np.int64)
+        chosen = positions_of(class_ids, len(self))
+        if not len(chosen):
+            raise ValueError(NO_CLASS)
         return _together(self.sources, self.parts[chosen], self.ids[chosen])
 
 
 def _hash(kind: str, texts: Sequence[str]) -> str:
-    state = hashlib.blake2b(f"metabridge {kind}\n".encode(), digest_size=16)
+    state = hashlib.blake2b(f"metabridge {kind}\n".encode(), digest_size=DIGEST_BYTES)
     for text in texts:
         state.update(f"{len(text)} {text}\n".encode())
     return state.hexdigest()

@@ -9,16 +9,18 @@ from metabridge.transforms.classes import (
 )
 from metabridge.transforms.colours import ColorJitter, Normalize
 from metabridge.transforms.geometry import CenterCrop, RandomCrop, RandomHorizontalFlip, Resize
-from metabridge.transforms.images import ImageTransform, expand_transforms, transform_images
+from metabridge.transforms.images import IGNORED, ImageTransform, InPlace, expand_transforms, transform_images
 from metabridge.transforms.targets import Categorical
 
 __all__ = [
+    "IGNORED",
     "Categorical",
     "CenterCrop",
     "ClassAugmentation",
     "ColorJitter",
     "HorizontalFlip",
     "ImageTransform",
+    "InPlace",
     "Normalize",
     "RandomCrop",
     "RandomHorizontalFlip",

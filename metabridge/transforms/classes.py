@@ -41,6 +41,8 @@ class Rotation:
 
     def __init__(self, angle: int | Sequence[int]) -> None:
         angles = tuple(angle) if isinstance(angle, Sequence) else (angle,)
+        if not angles:
+            raise ValueError("`angle` must hold at least one angle, got none; write for example Rotation([90, 180]).")
         for value in angles:
             if value % 90 or not value % 360:
                 raise ValueError(
@@ -115,7 +117,7 @@ def expand_class_augmentations(
     """The single augmentations of a list, in order.
 
     Raises:
-        TypeError: if `augmentations` is not a list or tuple.
+        TypeError: if `augmentations` is not a list or tuple, or one has no `repr` of its own.
         ValueError: if one appears twice: two identical classes could meet in one task.
     """
     if augmentations is None:
@@ -126,6 +128,11 @@ def expand_class_augmentations(
         )
     single = tuple(each for augmentation in augmentations for each in augmentation)
     for position, each in enumerate(single):
+        if type(each).__repr__ is object.__repr__:  # type: ignore[comparison-overlap]
+            raise TypeError(
+                f"{type(each).__name__} must have a `__repr__` that says everything that decides its result: "
+                "it is part of the episodes' fingerprint."
+            )
         if each in single[:position]:
             raise ValueError(f"`class_augmentations` holds {each!r} twice; name every augmentation once.")
     return single

@@ -1,20 +1,21 @@
 """Image transforms that change values and leave pixels where they are: colour jitter, normalisation."""
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from metabridge.streams import uniforms
-from metabridge.transforms.images import Fixed, Images, Parameters, Shown, Words
+from metabridge.transforms.images import Fixed, Images, InPlace, Parameters, Shown, Words
 
 __all__ = ["ColorJitter", "Normalize"]
 
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601-2, as Pillow and torchvision weigh red, green and blue
 _MEAN_UNIT = 2.0**24
+_ROUNDING = 1e-3
 
 
-class ColorJitter(Shown):
+class ColorJitter(InPlace, Shown):
     """Change brightness, then contrast, then saturation of every image by factors of its own.
 
     A factor is uniform in `[max(0, 1 − v), 1 + v]`, or in a given pair. As in torchvision, brightness blends with
@@ -48,6 +49,11 @@ class ColorJitter(Shown):
         """`(n, H, W, channels)` of the same shape, one or three channels in [0, 1]."""
         if images.shape[-1] not in (1, 3):
             raise ValueError(f"`images` must have 1 or 3 channels for {self!r}, got shape {images.shape[1:]}.")
+        if images.size and (images.min() < -_ROUNDING or images.max() > 1 + _ROUNDING):
+            raise ValueError(
+                f"`images` must have values in [0, 1] for {self!r}, got {images.min():.3g} to {images.max():.3g}; put "
+                "Normalize after it."
+            )
         brightness, contrast, saturation = parameters.T[:, :, None, None, None]
         changes = [low != 1 or high != 1 for low, high in self._arguments.values()]
         if changes[0]:
@@ -79,7 +85,7 @@ def _mean(images: Images) -> Images:
     return (total / (_MEAN_UNIT * images[0].size)).astype(np.float32) if len(images) else images[:, :1, :1]
 
 
-class Normalize(Fixed, Shown):
+class Normalize(Fixed, InPlace, Shown):
     """`(x − mean) / std` in every channel.
 
     Args:
@@ -87,7 +93,7 @@ class Normalize(Fixed, Shown):
         std: the same, positive.
     """
 
-    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+    def __init__(self, mean: npt.ArrayLike, std: npt.ArrayLike) -> None:
         self._arguments = {"mean": _numbers("mean", mean), "std": _numbers("std", std)}
         if min(self._arguments["std"]) <= 0:
             raise ValueError(f"`std` must be positive, got {std!r}.")
@@ -110,8 +116,11 @@ def _factors(name: str, value: float | tuple[float, float]) -> tuple[float, floa
     return float(low), float(high)
 
 
-def _numbers(name: str, value: float | Sequence[float]) -> tuple[float, ...]:
-    numbers = tuple(float(each) for each in (value if isinstance(value, Sequence) else (value,)))
-    if not numbers or not all(map(math.isfinite, numbers)):
+def _numbers(name: str, value: npt.ArrayLike) -> tuple[float, ...]:
+    try:
+        numbers = np.atleast_1d(np.asarray(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    if numbers.ndim != 1 or not numbers.size or not np.isfinite(numbers).all():
         raise ValueError(f"`{name}` must be one finite number, or one for every channel, got {value!r}.")
-    return numbers
+    return tuple(numbers.tolist())

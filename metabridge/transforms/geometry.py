@@ -1,14 +1,19 @@
 """Image transforms that move pixels: resizing, crops, mirror images."""
 
 import math
+import operator
+from collections.abc import Sequence
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from metabridge.streams import bounded_integers, uniforms
-from metabridge.transforms.images import Fixed, Images, Parameters, Shown, Words
+from metabridge.transforms.images import IGNORED, Fixed, Images, Masks, Parameters, Shown, Words
 
-__all__ = ["CenterCrop", "RandomCrop", "RandomHorizontalFlip", "Resize"]
+__all__ = ["CenterCrop", "RandomCrop", "RandomHorizontalFlip", "Resize", "nearest_positions"]
+
+S = TypeVar("S", bound=np.generic)
 
 
 class Resize(Fixed, Shown):
@@ -30,6 +35,17 @@ class Resize(Fixed, Shown):
             if images.shape[axis] != length:
                 images = _resize_axis(images, axis, length)
         return images
+
+    def apply_to_masks(self, masks: Masks, parameters: Parameters) -> Masks:
+        """`(n, H, W)` → `(n, *size)`, the nearest pixel each."""
+        for axis, length in zip((1, 2), self.size, strict=True):
+            masks = masks.take(nearest_positions(masks.shape[axis], length), axis=axis)
+        return masks
+
+
+def nearest_positions(old: int, new: int) -> npt.NDArray[np.int64]:
+    """`(new,)` which of `old` pixels is under the centre of each new one."""
+    return (2 * np.arange(new) + 1) * old // (2 * new)
 
 
 def _resize_axis(images: Images, axis: int, length: int) -> Images:
@@ -73,6 +89,13 @@ class CenterCrop(Fixed, Shown):
 
     def apply(self, images: Images, parameters: Parameters) -> Images:
         """`(n, H, W, channels)` → `(n, *size, channels)`; of an odd margin the smaller half is before."""
+        return self._middle(images)
+
+    def apply_to_masks(self, masks: Masks, parameters: Parameters) -> Masks:
+        """`(n, H, W)` → `(n, *size)`, the same part."""
+        return self._middle(masks)
+
+    def _middle(self, images: npt.NDArray[S]) -> npt.NDArray[S]:
         height, width = self.size
         top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
         _check_fits(self, images, 0)
@@ -102,13 +125,20 @@ class RandomCrop(Shown):
 
     def apply(self, images: Images, parameters: Parameters) -> Images:
         """`(n, H, W, channels)` → `(n, *size, channels)`; every place is equally likely."""
+        return self._cut(images, parameters, 0)
+
+    def apply_to_masks(self, masks: Masks, parameters: Parameters) -> Masks:
+        """`(n, H, W)` → `(n, *size)`, the same places; what padding adds is `IGNORED`."""
+        return self._cut(masks[..., None], parameters, IGNORED)[..., 0]
+
+    def _cut(self, images: npt.NDArray[S], parameters: Parameters, fill: int) -> npt.NDArray[S]:
         _check_fits(self, images, self.padding)
         margin = (self.padding, self.padding)
-        padded = np.pad(images, ((0, 0), margin, margin, (0, 0)))
+        padded = np.pad(images, ((0, 0), margin, margin, (0, 0)), constant_values=fill)
         tops = bounded_integers(parameters[:, 0], padded.shape[1] - self.size[0] + 1)
         lefts = bounded_integers(parameters[:, 1], padded.shape[2] - self.size[1] + 1)
         height, width = self.size
-        cropped = np.empty((len(images), height, width, images.shape[3]), dtype=np.float32)
+        cropped = np.empty((len(images), height, width, images.shape[3]), dtype=images.dtype)
         for image, top, left, crop in zip(padded, tops.tolist(), lefts.tolist(), cropped, strict=True):
             crop[...] = image[top : top + height, left : left + width]  # 5 times faster than one fancy index
         return cropped
@@ -138,15 +168,23 @@ class RandomHorizontalFlip(Shown):
         images[parameters] = images[parameters][:, :, ::-1]
         return images
 
+    def apply_to_masks(self, masks: Masks, parameters: Parameters) -> Masks:
+        """`(n, H, W)` of the same shape, the same ones mirrored."""
+        masks[parameters] = masks[parameters][:, :, ::-1]
+        return masks
 
-def _check_fits(transform: CenterCrop | RandomCrop, images: Images, padding: int) -> None:
+
+def _check_fits(transform: CenterCrop | RandomCrop, images: npt.NDArray[Any], padding: int) -> None:
     height, width = (side + 2 * padding for side in images.shape[1:3])
     if transform.size[0] > height or transform.size[1] > width:
         raise ValueError(f"`size` must be at most {height}×{width}, the images' with padding, got {transform!r}.")
 
 
-def _pair(name: str, value: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in pair):
+def _pair(name: str, value: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, int]:
+    try:
+        pair = [operator.index(side) for side in (value if isinstance(value, Sequence) else (value, value))]
+    except TypeError:
+        pair = []
+    if len(pair) != 2 or min(pair) < 1 or isinstance(value, bool):
         raise ValueError(f"`{name}` must be a positive side or a pair (height, width), got {value!r}.")
     return pair[0], pair[1]

@@ -14,19 +14,28 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "IGNORED",
     "Fixed",
     "ImageTransform",
     "Images",
+    "InPlace",
+    "MaskTransform",
+    "Masks",
     "Parameters",
     "Shown",
     "Words",
     "expand_transforms",
     "transform_images",
+    "transform_masks",
 ]
 
 Words = npt.NDArray[np.uint64]
 Images = npt.NDArray[np.float32]
+Masks = npt.NDArray[np.uint8]
 Parameters = npt.NDArray[Any]
+
+IGNORED = 255
+"""Value in a mask of pixels that count neither as object nor as background, such as those a crop added."""
 
 _PIECE = 1 << 18  # floats that stay in a processor's cache from one operation to the next: 2 to 3 times faster
 
@@ -44,6 +53,22 @@ class ImageTransform(Protocol):
 
     def apply(self, images: Images, parameters: Parameters) -> Images:
         """Transform `(n, H, W, channels)` float32 images by their parameters; may write into `images`."""
+
+
+@runtime_checkable
+class MaskTransform(ImageTransform, Protocol):
+    """An image transform that takes the masks of a segmentation with it."""
+
+    def apply_to_masks(self, masks: Masks, parameters: Parameters) -> Masks:
+        """Transform `(n, H, W)` masks, 0, 1 or `IGNORED`, as `apply` does the images; new values do not arise."""
+
+
+class InPlace:
+    """A transform that leaves every pixel where it is, and so masks as they are."""
+
+    def apply_to_masks(self, masks: Masks, parameters: Parameters) -> Masks:
+        """The same masks."""
+        return masks
 
 
 class Fixed:
@@ -113,3 +138,10 @@ def transform_images(transforms: Sequence[ImageTransform], images: Images, words
             piece = transform.apply(piece, transform.draw(each[first : first + count]))
         pieces.append(piece)
     return np.concatenate(pieces).astype(np.float32, copy=False)
+
+
+def transform_masks(transforms: Sequence[MaskTransform], masks: Masks, words: Sequence[Words]) -> Masks:
+    """The masks `(n, H, W)` of images that `transform_images` transforms with the same words."""
+    for transform, each in zip(transforms, words, strict=True):
+        masks = transform.apply_to_masks(masks, transform.draw(each))
+    return masks

@@ -69,6 +69,12 @@ def test_a_transform_says_everything_in_its_repr_and_pickles(transform):
     assert len({repr(each) for each in TRANSFORMS}) == len(TRANSFORMS)
 
 
+def test_numbers_of_numpy_are_numbers():
+    assert Normalize(np.array([0.5, 0.4]), np.float32(0.25)) == Normalize([0.5, 0.4], 0.25)
+    assert Resize(np.int64(5)) == Resize(5)
+    assert RandomCrop([np.int32(5), 6]) == RandomCrop((5, 6))
+
+
 @EVERY
 def test_images_are_transformed_each_by_itself(transform):
     batch = images(6)
@@ -278,7 +284,7 @@ def test_one_transform_needs_no_list_and_none_changes_no_fingerprint():
     assert one.fingerprint == dataset([CenterCrop(4)]).fingerprint == dataset((CenterCrop((4, 4)),)).fingerprint
     plain = dataset(None).fingerprint
     assert plain == dataset([]).fingerprint != one.fingerprint
-    orders = [CHAIN, CHAIN[::-1], CHAIN[1:], [*CHAIN[:3], Normalize(0.3, 0.25)]]
+    orders = [CHAIN, [CHAIN[1], CHAIN[0], *CHAIN[2:]], CHAIN[1:], [*CHAIN[:3], Normalize(0.3, 0.25)]]
     assert len({dataset(each).fingerprint for each in orders}) == 4
     assert json.loads(json.dumps(dataset().description)) == dataset().description
     decoded = decode(dataset([]).episodes([0])["train"][0])
@@ -333,6 +339,9 @@ FEATURES = ArraySource.from_labels(np.zeros((8, 4)), [0] * 8)
         (lambda: Normalize(0, 0), ValueError, "`std` must be positive, got 0"),
         (lambda: Normalize((), 1), ValueError, "`mean` must be one finite number"),
         (lambda: Normalize(float("nan"), 1), ValueError, "`mean` must be one finite number"),
+        (lambda: Normalize("grey", 1), ValueError, "`mean` must be one finite number, or one for .* got 'grey'"),
+        (lambda: Resize(2.5), ValueError, "`size` must be a positive side or a pair .* got 2.5"),
+        (lambda: dataset([Normalize(0.5, 0.5), ColorJitter(0.1)]), ValueError, r"\[0, 1\] .* put Normalize after it"),
         (
             lambda: dataset([ColorJitter(0.1)], source=ArraySource.from_labels(np.zeros((9, 4, 4, 2)), [0, 1, 2] * 3)),
             ValueError,

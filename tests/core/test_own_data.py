@@ -3,9 +3,11 @@
 import itertools
 import os
 import pickle
+import struct
 import sys
 import tracemalloc
 import warnings
+import zlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -30,7 +32,7 @@ from metabridge.sources import (
 )
 from metabridge.sources.images import ImagePreparation
 from metabridge.sources.labelled import labels_of
-from metabridge.sources.tables import group_labels
+from metabridge.sources.tables import group_labels, label_array
 
 SIZES = [4, 7, 2, 5]
 SOURCE = coded_source(SIZES)
@@ -82,14 +84,52 @@ def test_an_image_folder_holds_its_images_by_class(folder):
 def test_an_image_folder_is_sorted_whatever_the_file_system_lists(folder, monkeypatch):
     from metabridge.sources import folder as module
 
-    def backwards(path):
-        for here, folders, files in os.walk(path):
+    def backwards(path, **more):
+        for here, folders, files in os.walk(path, **more):
             yield here, folders, sorted(files, reverse=True)
 
     expected = ImageFolderSource(folder)
     listed = {"walk": backwards, "scandir": lambda path: sorted(os.scandir(path), key=lambda e: e.name, reverse=True)}
     monkeypatch.setattr(module, "os", SimpleNamespace(**listed))
     assert_same(ImageFolderSource(folder), expected)
+
+
+def test_links_are_followed_but_not_in_a_circle(folder, tmp_path):
+    """A link that was passed over would be images that are missing without a word."""
+    (tmp_path / "outside").mkdir()
+    (folder / "class2").rename(tmp_path / "outside" / "class2")
+    (folder / "class2").symlink_to(tmp_path / "outside" / "class2")
+    (folder / "class1" / "deep").rename(tmp_path / "outside" / "deep")
+    (folder / "class1" / "deep").symlink_to(tmp_path / "outside" / "deep")
+    image = folder / "class0" / "000.png"
+    image.rename(tmp_path / "outside" / "image.png")
+    image.symlink_to(tmp_path / "outside" / "image.png")
+    assert_same(ImageFolderSource(folder), SOURCE)
+    (folder / "class3" / "again").symlink_to(folder / "class0")
+    assert ImageFolderSource(folder).class_sizes.tolist() == [*SIZES[:3], SIZES[3] + SIZES[0]]
+    (folder / "class0" / "round").symlink_to(folder / "class3")
+    with pytest.raises(ValueError, match=r"again/round is a link .*|round/again is a link to a folder that it is in"):
+        ImageFolderSource(folder)
+    (folder / "class3" / "again").unlink()
+    (folder / "class0" / "round").unlink()
+    (folder / "class0" / ".hidden").symlink_to(folder)
+    (folder / "class0" / "self").symlink_to(folder / "class0")
+    with pytest.raises(ValueError, match=r"class0/self is a link to a folder that it is in, without end; remove it"):
+        ImageFolderSource(folder)
+
+
+def test_a_folder_that_cannot_be_listed_is_not_passed_over(folder, monkeypatch):
+    scandir = os.scandir
+
+    def forbidden(path):
+        if os.fspath(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", forbidden)
+    (folder / "class1" / "000.png").symlink_to(folder / "class0" / "000.png")
+    with pytest.raises(PermissionError, match="class1/deep"):
+        ImageFolderSource(folder)
 
 
 def test_opening_an_image_folder_decodes_nothing(folder, monkeypatch):
@@ -174,6 +214,89 @@ def test_a_folder_must_exist_and_hold_folders(tmp_path):
         ImageFolderSource(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"must hold one folder per class, .* holds no folder"):
         ImageFolderSource(tmp_path)
+
+
+def png_of_16_bits(path, pixel):
+    """A PNG file of one colour of 16 bits a channel, which Pillow reads and does not write."""
+    height, width, row = 4, 5, b"\0" + struct.pack(">3H", *pixel) * 5
+    header = struct.pack(">2I5B", width, height, 16, 2, 0, 0, 0)
+    parts = {b"IHDR": header, b"IDAT": zlib.compress(row * height), b"IEND": b""}
+    chunks = [struct.pack(">I", len(c)) + n + c + struct.pack(">I", zlib.crc32(n + c)) for n, c in parts.items()]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def turned(path):
+    """Stored in landscape, to be shown in portrait."""
+    image = Image.new("RGB", (5, 4), (10, 20, 30))
+    image.putpixel((0, 0), (200, 100, 50))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(path, exif=exif)
+
+
+def in_palette(path, **options):
+    image = Image.new("P", (5, 4))
+    image.putpalette([200, 100, 50, 10, 20, 30])
+    image.save(path, **options)
+
+
+def of_two_frames(path):
+    frames = [Image.new("RGB", (5, 4), colour) for colour in ((200, 100, 50), (0, 0, 0))]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+FILES = {
+    "turned by EXIF": ("png", turned, "RGB", [200, 100, 50]),
+    "half transparent": (
+        "png",
+        lambda p: Image.new("RGBA", (5, 4), (200, 100, 50, 128)).save(p),
+        "RGB",
+        [200, 100, 50],
+    ),
+    "wholly transparent": (
+        "png",
+        lambda p: Image.new("RGBA", (5, 4), (200, 100, 50, 0)).save(p),
+        "RGB",
+        [200, 100, 50],
+    ),
+    "transparent, kept": (
+        "png",
+        lambda p: Image.new("RGBA", (5, 4), (200, 1, 50, 128)).save(p),
+        "RGBA",
+        [200, 1, 50, 128],
+    ),
+    "grey and transparent": ("png", lambda p: Image.new("LA", (5, 4), (90, 0)).save(p), "L", [90]),
+    "a palette": ("png", in_palette, "RGB", [200, 100, 50]),
+    "a palette, to grey": ("png", in_palette, "L", [124]),
+    "a transparent palette": ("png", lambda p: in_palette(p, transparency=b"\0\x80"), "RGB", [200, 100, 50]),
+    "a transparent palette, to grey": ("png", lambda p: in_palette(p, transparency=b"\0\x80"), "L", [124]),
+    "a transparent palette, kept": ("png", lambda p: in_palette(p, transparency=b"\x80"), "RGBA", [200, 100, 50, 128]),
+    "black and white": ("png", lambda p: Image.new("1", (5, 4), 1).save(p), "L", [255]),
+    "CMYK": ("tif", lambda p: Image.new("CMYK", (5, 4), (255, 0, 0, 0)).save(p), "RGB", [0, 255, 255]),
+    "colours of 16 bits": ("png", lambda p: png_of_16_bits(p, (0x12FF, 0x3400, 0x5680)), "RGB", [0x12, 0x34, 0x56]),
+    "two frames": ("tif", of_two_frames, "RGB", [200, 100, 50]),
+}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_stored_pixels_are_taken_as_pillow_converts_them(tmp_path, kind):
+    """Neither turned nor blended, without a warning, and as torchvision's `ImageFolder` reads them."""
+    suffix, save, mode, expected = FILES[kind]
+    (tmp_path / "class").mkdir()
+    path = tmp_path / "class" / f"0.{suffix}"
+    save(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = ImageFolderSource(tmp_path, mode=mode)
+        found = source.gather(np.array(0), np.array(0))
+        with Image.open(path) as image:
+            again = LabelledSource([image], [0], mode=mode).gather(np.array(0), np.array(0))
+    assert found.shape == source.example_shape == (4, 5, len(expected))
+    assert found[0, 0].tolist() == expected
+    np.testing.assert_array_equal(again, found)
+    with warnings.catch_warnings(), Image.open(path) as image:
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(np.asarray(image.convert(mode)).reshape(found.shape), found)
 
 
 @pytest.mark.parametrize("resize", [0, -1, (3,), (3, 0), (3, 4, 5), (True, 3), (2.0, 3)])
@@ -337,6 +460,128 @@ def test_other_labels_are_scanned_without_a_warning(label, capsys):
 def test_names_that_do_not_fit_the_labels_are_left_alone():
     for classes in (["a", "b"], [("a", "b")] * 4, None, "abcd"):
         assert LabelledSource(Pairs(targets=MIXED, classes=classes)).class_names == ("0", "1", "2", "3")
+
+
+NAMES = list(SOURCE.class_names)
+NUMBERS = ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "labels", "names"),
+    [
+        (lambda: Pairs(targets=MIXED, classes=NAMES), MIXED, SOURCE.class_names),
+        (lambda: Pairs(targets=MIXED, classes=[*NAMES, "empty"]), np.array(MIXED), SOURCE.class_names),
+        (lambda: Pairs(targets=[0] * 18, classes=NAMES), MIXED, NUMBERS),
+        (lambda: Pairs(targets=MIXED, classes=NAMES), [f"{c}" for c in MIXED], NUMBERS),
+        (lambda: Pairs(classes=NAMES), MIXED, SOURCE.class_names),
+        (lambda: Pairs(classes=[*NAMES, "another"]), MIXED, NUMBERS),
+        (lambda: Pairs(classes=NAMES[:3]), MIXED, NUMBERS),
+        (lambda: Pairs(targets=[[1], [2, 3]] * 9, classes=NAMES), MIXED, SOURCE.class_names),
+        (lambda: Pairs(classes=["no", "yes"]), [c > 1 for c in MIXED], ("no", "yes")),
+    ],
+)
+def test_with_labels_the_dataset_s_names_are_taken_if_they_are_its_own(dataset, labels, names):
+    """Coarse labels, such as CIFAR-100's, are positions in the list of fine names too."""
+    dataset = dataset()
+    assert LabelledSource(dataset, labels).class_names == names
+    assert dataset.reads == 1
+    if not isinstance(labels[0], str):
+        assert LabelledSource(dataset, labels, class_names=list("abcd")).class_names == tuple("abcd")[: len(names)]
+
+
+def test_with_labels_the_names_of_a_column_are_taken_if_they_are_its_own():
+    def names(labels, **columns):
+        return LabelledSource(Columns(), labels, image_column="img", **columns).class_names
+
+    assert names(MIXED, label_column="fine") == SOURCE.class_names
+    assert names(MIXED[::-1], label_column="fine") == NUMBERS
+    assert names(MIXED, label_column="coarse") == NUMBERS
+
+
+NAN = float("nan")
+WRONG_LABELS = {
+    "NaN": ([0.0, NAN, 1.0], "must be finite, got nan at position 1; leave examples without a label out"),
+    "infinity": (np.array([0, 1, np.inf]), "must be finite, got inf at position 2"),
+    "NaN in a column of strings": (["a", NAN, "b"], "all numbers or all strings, got 'a' and nan; .* leave"),
+    "NaN in a column of objects": (np.array(["a", NAN, "b"], dtype=object), "got 'a' and nan"),
+    "None": ([0, None, 1], "integers, strings or floats, got None among them, at position 1; convert .* leave"),
+    "numbers and strings": ([1, "1", 2], "must be all numbers or all strings, got 1 and '1'"),
+    "text and bytes": (["a", b"a", "b"], "must be all numbers or all strings, got 'a' and b'a'"),
+    "objects": ([{"a"}, {"b"}, {"c"}], r"integers, strings or floats, got \{'a'\} among them, at position 0"),
+    "dates": (
+        np.array(["2020", "2021", "2020"], "M8[Y]"),
+        r"got (datetime64\[Y\]; convert|datetime.date\(2020, 1, 1\) .*; convert)",
+    ),
+    "complex numbers": ([1j, 2j, 3j], "must be integers, strings or floats, got complex128"),
+    "one-hot vectors": (np.eye(3), r"one label per example, got an array of shape \(3, 3\)"),
+    "-1 next to 0": ([0, -1, -1], "must not be −1, which marks .* got 2 of them, the first at position 1; leave"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_LABELS)
+def test_labels_that_are_none_are_refused(kind):
+    labels, message = WRONG_LABELS[kind]
+    with pytest.raises(ValueError, match=message):
+        LabelledSource(PIXELS[:3], labels)
+    if np.ndim(labels) == 1:
+        with pytest.raises(ValueError, match=message):
+            LabelledSource(list(zip(PIXELS, list(labels), strict=False)), progress=False)
+
+
+def test_unlabelled_examples_of_a_dataset_with_names_are_refused():
+    for labels in ([-1] * 18, [-1, *MIXED[1:]]):
+        for make in (
+            lambda labels=labels: LabelledSource(Pairs(targets=labels, classes=NAMES)),
+            lambda labels=labels: LabelledSource(Pairs(classes=NAMES), labels),
+            lambda labels=labels: LabelledSource(Columns(hidden=labels), image_column="img", label_column="fine"),
+        ):
+            with pytest.raises(ValueError, match=r"`labels` must not be −1, .* the first at position 0"):
+                make()
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"),
+    [
+        ([1, -1, 1], ("-1", "1")),
+        ([7, -3, 7], ("-3", "7")),
+        ([True, False, True], ("False", "True")),
+        (np.array([2**64 - 1, 0, 2**63], np.uint64), ("0", str(2**63), str(2**64 - 1))),
+        (np.array([2, 0, 1], np.uint64), ("0", "1", "2")),
+        ([2**63, -5, 2**63 + 1], ("-5", str(2**63), str(2**63 + 1))),
+        ([10**30, 3, 10**30], ("3", str(10**30))),
+        (np.array([2, 1, 2], dtype=object), ("1", "2")),
+        ([0.5, 2, 0.5], ("0.5", "2.0")),
+        ([b"b", b"a", b"b"], ("a", "b")),
+        (["-1", "0", "0"], ("-1", "0")),
+    ],
+)
+def test_every_other_label_names_a_class(labels, names):
+    assert LabelledSource(PIXELS[:3], labels).class_names == names
+    assert ArraySource.from_labels(np.stack(PIXELS[:3]), labels).class_names == names
+
+
+WHOLE = st.one_of(st.integers(-3, 3), st.integers(-(2**70), 2**70), st.sampled_from([2**53, 2**53 + 1, 2**63, 2**64]))
+
+
+@given(st.lists(WHOLE, min_size=1, max_size=20))
+def test_integers_of_any_size_are_grouped_by_value(labels):
+    names, sizes, order = group_labels(labels)
+    values = sorted(set(labels))
+    assert names == tuple(map(str, values))
+    assert sizes.tolist() == [labels.count(value) for value in values]
+    expected = sorted(range(len(labels)), key=labels.__getitem__)
+    assert (list(range(len(labels))) if order is None else order.tolist()) == expected
+
+
+@given(st.lists(st.one_of(WHOLE, st.text("ab1", max_size=2), st.none(), st.just(NAN), st.booleans()), max_size=6))
+def test_different_labels_are_never_made_one(labels):
+    try:
+        found = label_array(labels)
+    except ValueError:
+        assert {None, NAN} & set(labels) or len({isinstance(label, str) for label in labels}) == 2
+        return
+    assert found.tolist() == labels
+    assert len(group_labels(labels)[0]) == len(set(labels))
 
 
 def test_a_labelled_source_resizes_and_converts():
@@ -596,6 +841,25 @@ def test_selecting_from_a_union_in_any_order(ids, data):
     twice = some.select(inner)
     assert_same(twice, together.select([ids[i] for i in inner]))
     assert twice.fingerprint == together.select([ids[i] for i in inner]).fingerprint
+    assert twice.fingerprint == in_memory(twice, progress=False).fingerprint
+    renamed = rename_classes(twice, "my {}".format)
+    assert renamed.fingerprint == in_memory(renamed, progress=False).fingerprint != twice.fingerprint
+
+
+def test_views_of_a_source_without_digests_have_fingerprints_of_their_sources(folder):
+    source, other = ImageFolderSource(folder), rename_classes(SOURCE, "other {}".format)
+    prints = [
+        union(source, other).fingerprint,
+        union(other, source).fingerprint,
+        union(source, other).select([0, 4, 1]).fingerprint,
+        union(source, rename_classes(other, {"other class0": "zero"})).fingerprint,
+        rename_classes(source, {"class0": "zero"}).fingerprint,
+        rename_classes(source, {"class0": "one"}).fingerprint,
+        rename_classes(source.select([1, 0]), {"class0": "zero"}).fingerprint,
+        source.fingerprint,
+    ]
+    assert len(set(prints)) == len(prints)
+    assert union(source, other).fingerprint == prints[0]
 
 
 def test_fingerprints_of_views_know_what_they_are_made_of():

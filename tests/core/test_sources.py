@@ -1,24 +1,28 @@
 """Class sources: one content, one fingerprint, wherever it is stored; a store is whole or not there (contract C9)."""
 
 import errno
+import hashlib
 import itertools
 import json
 import os
 import pickle
 import shutil
 import signal
+import subprocess
+import sys
 import tracemalloc
 from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
-from helpers import coded_images, coded_source, decode, run_python
+from helpers import ROOT, coded_images, coded_source, decode, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metabridge.sources import ArraySource, HDF5Source, hdf5, write_store
-from metabridge.sources.base import content_fingerprint
+from metabridge.sources import ArraySource, HDF5Source, hdf5, rename_classes, union, write_store
+from metabridge.sources.base import content_fingerprint, digest_classes
+from metabridge.sources.temporary import remove_orphans, temporary_file
 
 SIZES = [4, 7, 1, 5]
 NAMES = ("alef", "bet/1", "гимель", "d d")
@@ -151,6 +155,27 @@ def test_every_source_pickles_to_an_equal_one(any_source):
     np.testing.assert_array_equal(copy.gather(*at), any_source.gather(*at))
 
 
+@pytest.mark.parametrize(
+    ("ids", "error", "message"),
+    [
+        (
+            [True, False, True, False],
+            TypeError,
+            r"a list of integers, got bool .*; of a mask pass np\.flatnonzero\(mask\)",
+        ),
+        ([0.5], TypeError, "a list of integers, got float64"),
+        ([[0]], TypeError, r"a list of integers, got int64 of shape \(1, 1\)"),
+        ([0, 4], IndexError, r"must lie in \[0, 4\), got 0 to 4"),
+        ([-1], IndexError, r"must lie in \[0, 4\), got -1"),
+        ([], ValueError, "at least one class, got none"),
+    ],
+)
+def test_what_is_no_class_is_not_selected(any_source, ids, error, message):
+    for source in (any_source, union(any_source, rename_classes(any_source, "other {}".format)).select(range(4))):
+        with pytest.raises(error, match=message):
+            source.select(ids)
+
+
 def test_a_class_cannot_be_selected_twice(any_source):
     with pytest.raises(ValueError, match=r"`class_names` must be distinct, 'bet/1' appears twice"):
         any_source.select([1, 2, 1])
@@ -202,7 +227,29 @@ def test_the_fingerprint_does_not_change_with_memory_layout_byte_order_or_block_
     expected = ArraySource.from_classes(classes).fingerprint
     for blocks in ([whole], [whole[:1], whole[1:]], [whole.astype(">f4")], [np.asfortranarray(whole)]):
         for dtype in (np.dtype("<f4"), np.dtype(">f4")):
-            assert content_fingerprint(NAMES, sizes, whole.shape[1:], dtype, blocks) == expected
+            digests = digest_classes(sizes, dtype, blocks)
+            assert content_fingerprint(NAMES, sizes, whole.shape[1:], dtype, digests) == expected
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.lists(st.integers(0, 40), max_size=6))
+def test_there_is_one_digest_per_class_of_its_examples_alone(sizes, cuts):
+    """Whatever the blocks: cut inside classes, across several, or empty."""
+    examples = np.random.default_rng(0).random((sum(sizes), 3), np.float32)
+    ends = np.cumsum(sizes)
+    found = digest_classes(np.array(sizes), examples.dtype, np.split(examples, sorted(cuts)))
+    assert (found.shape, found.dtype) == ((len(sizes), 16), np.uint8)
+    for digest, size, end in zip(found, sizes, ends, strict=True):
+        assert digest.tobytes() == hashlib.blake2b(examples[end - size : end].tobytes(), digest_size=16).digest()
+    for wrong, word in ((examples[:-1], "fewer"), (np.concatenate([examples, examples[:1]]), "more")):
+        with pytest.raises(ValueError, match=f"`blocks` must hold {ends[-1]} examples, got {word}"):
+            digest_classes(np.array(sizes), examples.dtype, [wrong])
+
+
+def test_names_that_are_written_alike_in_a_row_have_fingerprints_of_their_own():
+    """Sizes and names follow each other, and a name may hold what looks like the next size and name."""
+    examples = np.zeros((10, 2))
+    made = [ArraySource(examples, [0, 5], [5, 5], names) for names in (["a\n5 b", "c"], ["a", "b\n5 c"])]
+    assert made[0].fingerprint != made[1].fingerprint
 
 
 def test_the_fingerprint_is_taken_in_bounded_blocks(monkeypatch):
@@ -270,7 +317,18 @@ def test_labels_that_point_at_no_name_are_refused(labels, got):
         (
             lambda: ArraySource(np.zeros((4, 2)), [0, 2], [2], ["a", "b"]),
             ValueError,
-            "must have one entry per class, got 2, 1 and 2",
+            "`class_names` and `class_sizes` must have one entry per class, got 2 and 1",
+        ),
+        (
+            lambda: ArraySource(np.zeros((4, 2)), [0], [2, 2], ["a", "b"]),
+            ValueError,
+            "`class_starts` and `class_sizes` must have one entry per class, got 1 and 2",
+        ),
+        (lambda: ArraySource.from_classes({0: np.zeros((2, 3))}), TypeError, r"must be strings, got 0; pass str\(0\)"),
+        (
+            lambda: ArraySource.from_classes({"caf\udce9": np.zeros((2, 3))}),
+            ValueError,
+            r"must be valid Unicode, got 'caf\\udce9'; rename",
         ),
         (
             lambda: ArraySource(np.zeros((4, 2)), [0, 2], [2, 3], ["a", "b"]),
@@ -358,6 +416,50 @@ def test_a_damaged_file_is_found(stored):
     assert damaged.recompute_fingerprint() != damaged.fingerprint
 
 
+def test_a_damaged_table_of_digests_is_found(stored):
+    """Fingerprints of selections come from it, though the examples are what they were."""
+    with h5py.File(stored, "r+") as file:
+        file["class_digests"][2, 7] ^= 1
+    damaged = HDF5Source(stored)
+    assert damaged.recompute_fingerprint() != damaged.fingerprint
+    assert damaged.select([2]).fingerprint != ArraySource.from_classes(classes_of()).select([2]).fingerprint
+    assert damaged.select([1]).fingerprint == ArraySource.from_classes(classes_of()).select([1]).fingerprint
+
+
+def test_the_fingerprint_of_a_selection_reads_no_example(stored, monkeypatch):
+    expected = ArraySource.from_classes(classes_of()).select([3, 1]).fingerprint
+    monkeypatch.setattr(ArraySource, "_blocks", lambda self: pytest.fail("the examples were read"))
+    for source in (HDF5Source(stored), pickle.loads(pickle.dumps(HDF5Source(stored)))):
+        some = source.select([0, 3, 1]).select([1, 2])
+        assert some.fingerprint == pickle.loads(pickle.dumps(some)).fingerprint == expected
+        assert len(union(some, rename_classes(source.select([0]), "other {}".format)).fingerprint) == 32
+    with pytest.raises(pytest.fail.Exception, match="the examples were read"):
+        source.recompute_fingerprint()
+
+
+def test_digests_are_memory_mapped_with_the_examples(stored):
+    """Opening reads none of them, and they are those of the file that was opened."""
+    source = HDF5Source(stored)
+    before = source.select([1]).fingerprint
+    write(stored, {name: array ^ 255 for name, array in classes_of().items()})
+    assert source.select([1]).fingerprint == before != HDF5Source(stored).select([1]).fingerprint
+    base = source.class_digests
+    while not isinstance(base, np.memmap):
+        base = base.base
+
+
+def test_a_huge_class_is_hashed_in_bounded_memory(tmp_path):
+    source = ArraySource(
+        np.lib.stride_tricks.as_strided(np.zeros(1, np.uint8), (1 << 27, 1), (0, 1)), [0], [1 << 27], "a"
+    )
+    tracemalloc.start()
+    try:
+        assert len(source.fingerprint) == 32
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20 < 1 << 27
+    finally:
+        tracemalloc.stop()
+
+
 def test_a_missing_store_names_the_command_that_builds_it(tmp_path):
     for path in (tmp_path / "none.h5", tmp_path):
         with pytest.raises(FileNotFoundError, match=rf"no class source at {path}; build it first with `metabridge b"):
@@ -375,9 +477,9 @@ def test_a_truncated_or_foreign_file_is_refused(stored, keep):
 @pytest.mark.parametrize(
     ("attribute", "value", "got"),
     [
-        ("format", "something else", "'something else' version 1"),
-        ("format", None, "None version 1"),
-        ("format_version", 2, "'metabridge class source' version 2"),
+        ("format", "something else", "'something else' version 2"),
+        ("format", None, "None version 2"),
+        ("format_version", 1, "'metabridge class source' version 1"),
     ],
 )
 def test_another_format_or_version_is_refused(stored, attribute, value, got):
@@ -385,7 +487,7 @@ def test_another_format_or_version_is_refused(stored, attribute, value, got):
         del file.attrs[attribute]
         if value is not None:
             file.attrs[attribute] = value
-    with pytest.raises(ValueError, match=f"must be a 'metabridge class source' of version 1, got {got}; build it"):
+    with pytest.raises(ValueError, match=f"must be a 'metabridge class source' of version 2, got {got}; build it"):
         HDF5Source(stored)
 
 
@@ -414,11 +516,22 @@ def test_blocks_that_do_not_fit_leave_nothing(tmp_path, blocks, message):
         (["a", "a"], [1, 1], np.uint8, ValueError, "`class_names` must be distinct, 'a' appears twice"),
         (["a", "b"], [2, 0], np.uint8, ValueError, "every class needs at least one example, class 'b' has none"),
         (["a", "b"], [1, 1], np.int32, TypeError, "`examples` must be uint8 images or floating-point"),
+        (["a", "b", "c"], [1, 1], np.uint8, ValueError, "must have one entry per class, got 3 and 2"),
+        ([], [], np.uint8, ValueError, "at least one class, got none"),
+        (["a", 1], [1, 1], np.uint8, TypeError, "`class_names` must be strings, got 1"),
     ],
 )
-def test_a_table_that_no_source_could_have_is_not_stored(tmp_path, names, sizes, dtype, error, message):
+def test_a_table_that_no_source_could_have_is_refused_before_anything_is_made(
+    tmp_path, names, sizes, dtype, error, message
+):
+    def blocks():
+        raise AssertionError
+        yield
+
     with pytest.raises(error, match=message):
-        write_store(tmp_path / "store.h5", names, sizes, (3,), dtype, [np.zeros((2, 3), dtype)], {})
+        write_store(tmp_path / "store.h5", names, sizes, (3,), dtype, blocks(), {})
+    with pytest.raises(ValueError, match=r"`example_shape` must have no axis of length 0, got \(3, 0\)"):
+        write_store(tmp_path / "store.h5", ["a"], [1], (3, 0), np.uint8, blocks(), {})
     assert left_in(tmp_path) == []
 
 
@@ -472,6 +585,161 @@ def test_of_two_writers_at_once_the_last_to_finish_stays_whole(tmp_path):
     assert files == 2, "the finished store and the unfinished one's temporary file"
     assert HDF5Source(path).recompute_fingerprint() == last
     assert left_in(tmp_path) == ["store.h5"]
+
+
+# What killed writers leave
+
+
+def orphan_of(path):
+    """A temporary file as a killed writer leaves it: there, and nobody's."""
+    orphan = path.with_name(f".{path.name}.{'0' * 32}.part")
+    orphan.write_bytes(b"16 GB")
+    return orphan
+
+
+def test_the_next_writer_removes_what_killed_ones_left_for_this_store_alone(tmp_path):
+    kept = [".store.h5.part", ".store.h5.backup.part", f".other.h5.{'0' * 32}.part", f"store.h5.{'0' * 32}.part"]
+    kept += [f".store.h5.{'0' * 32}.unlocked.part", f".store.h5.x.{'0' * 32}.part"]
+    for name in kept:
+        (tmp_path / name).touch()
+    (tmp_path / f".store.h5.{'1' * 32}.part").mkdir()
+    orphan_of(tmp_path / "store.h5")
+    write(tmp_path / "store.h5", classes_of())
+    assert left_in(tmp_path) == sorted([*kept, f".store.h5.{'1' * 32}.part", "store.h5"])
+
+
+def test_orphans_are_removed_before_the_free_space_is_looked_at(tmp_path, monkeypatch):
+    orphan = orphan_of(tmp_path / "store.h5")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0 if orphan.exists() else 1 << 30))
+    write(tmp_path / "store.h5", classes_of())
+    assert left_in(tmp_path) == ["store.h5"]
+
+
+def test_what_a_living_writer_writes_is_left_alone(tmp_path):
+    target = tmp_path / "store.h5"
+    with temporary_file(target) as path:
+        path.write_bytes(b"half")
+        with path.open("ab"):  # opening and closing it again gives up no lock
+            pass
+        remove_orphans(target)
+        assert path.read_bytes() == b"half"
+    assert left_in(tmp_path) == []
+
+
+def test_a_file_taken_for_an_orphan_before_it_was_locked_is_made_anew(tmp_path, monkeypatch):
+    import fcntl
+
+    target, lock, calls = tmp_path / "store.h5", fcntl.flock, []
+
+    def late(file, flags):
+        calls.append(file)
+        if len(calls) == 1:  # between making the file and locking it another writer looks for orphans
+            remove_orphans(target)
+            assert left_in(tmp_path) == []
+        lock(file, flags)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    with temporary_file(target) as path:
+        assert left_in(tmp_path) == [path.name]
+    assert len(calls) == 3
+    monkeypatch.undo()
+    holders = []
+
+    def held(file, flags):
+        if not holders:  # the other writer has the lock already, and removes the file a moment later
+            holders.append(open(file.name, "rb"))  # noqa: PTH123, SIM115
+            lock(holders[0], flags)
+        lock(file, flags)
+
+    monkeypatch.setattr("fcntl.flock", held)
+    with temporary_file(target) as path:
+        assert holders[0].name != str(path)
+        remove_orphans(target)
+        assert path.exists()
+    holders[0].close()
+
+
+@pytest.mark.parametrize("failure", ["no locks", "no module"])
+def test_without_locks_stores_are_written_and_orphans_left_alone(tmp_path, monkeypatch, failure):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    orphan = orphan_of(tmp_path / "store.h5")
+    with monkeypatch.context() as without:
+        if failure == "no locks":
+            without.setattr("fcntl.flock", no_locks)
+        else:
+            without.setitem(sys.modules, "fcntl", None)
+        write(tmp_path / "store.h5", classes_of())
+        assert left_in(tmp_path) == [orphan.name, "store.h5"]
+        with temporary_file(tmp_path / "store.h5") as path:
+            without.undo()
+            remove_orphans(tmp_path / "store.h5")  # by a process that has locks, on the same disk
+            assert left_in(tmp_path) == sorted([path.name, "store.h5"])
+    assert left_in(tmp_path) == ["store.h5"]
+
+
+WRITING = """
+import os, signal, sys, time
+import numpy as np
+from metabridge.sources import HDF5Source, write_store
+
+path, value, rounds = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+
+def blocks():
+    for _ in range(3):
+        yield np.full((1, 5), value, np.uint8)
+        time.sleep(0.001)
+    if rounds == 0:
+        print("writing", flush=True)
+        time.sleep(60)
+
+for _ in range(max(rounds, 1)):
+    write_store(path, ["a"], [3], (5,), np.uint8, blocks(), {})
+    found = HDF5Source(path)
+    assert found.recompute_fingerprint() == found.fingerprint
+    assert len(np.unique(found.examples)) == 1
+"""
+
+
+def start_writing(path, value, rounds):
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITING, str(path), str(value), str(rounds)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_many_writers_at_once_do_not_take_each_other_for_dead(tmp_path):
+    path = tmp_path / "store.h5"
+    writers = [start_writing(path, value, 25) for value in range(3)]
+    errors = [writer.communicate(timeout=60)[1] for writer in writers]
+    assert [writer.returncode for writer in writers] == [0] * 3, errors
+    assert left_in(tmp_path) == ["store.h5"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_file_of_another_process_is_removed_once_it_is_dead(tmp_path, number):
+    path = tmp_path / "store.h5"
+    with start_writing(path, 1, 0) as writer:
+        assert writer.stdout.readline() == "writing\n"
+        write(path, classes_of())
+        assert len(left_in(tmp_path)) == 2, "it lives"
+        writer.send_signal(number)
+        writer.communicate()
+        assert writer.returncode == -number
+    write(path, classes_of())
+    assert left_in(tmp_path) == ["store.h5"]
+
+
+@pytest.mark.parametrize("locking", ["TRUE", "FALSE", "BEST_EFFORT"])
+def test_hdf5s_own_locks_do_not_get_in_the_way(tmp_path, monkeypatch, locking):
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", locking)
+    with start_writing(tmp_path / "store.h5", 1, 2) as writer:
+        errors = writer.communicate(timeout=60)[1]
+        assert writer.returncode == 0, errors
 
 
 # Examples that come in another order
@@ -541,6 +809,15 @@ def test_values_of_another_type_that_fit_are_taken(tmp_path):
         assert write_rows(tmp_path / "b.h5", blocks) == expected
 
 
+def test_rows_are_read_back_once(tmp_path, monkeypatch):
+    reads = []
+    monkeypatch.setattr(HDF5Source, "recompute_fingerprint", lambda self: reads.append("again") or self.fingerprint)
+    write_rows(tmp_path / "rows.h5", in_order_of(ALL, classes_of()))
+    assert reads == []
+    write(tmp_path / "blocks.h5", classes_of())
+    assert reads == ["again"]
+
+
 def test_rows_are_written_in_bounded_memory(tmp_path):
     example = np.zeros((1 << 18,), np.uint8)
     tracemalloc.start()
@@ -566,7 +843,7 @@ from metabridge.sources import hdf5, write_store
 
 path, place, kind = sys.argv[1:]
 
-def kill(*_):
+def kill(*_, **__):
     os.kill(os.getpid(), signal.SIGKILL)
 
 def blocks():
@@ -600,6 +877,8 @@ def test_a_writer_killed_anywhere_leaves_nothing_or_the_whole(tmp_path, place, k
         (left,) = left_in(tmp_path)
         assert left.startswith(".store.h5.")
         assert left.endswith(".part")
+        write(path, classes_of())
+        assert left_in(tmp_path) == ["store.h5"], "the next writer removes what the killed one left"
 
 
 FULL = """

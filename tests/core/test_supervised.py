@@ -1,5 +1,7 @@
 """The non-episodic view: every example once, under the label of its class, at every class boundary."""
 
+import copy
+import multiprocessing
 import pickle
 
 import numpy as np
@@ -112,6 +114,78 @@ def test_transforms_are_drawn_for_every_example_and_epoch():
     assert (view_of([20, 30], seed=1, transform=transforms).gather(range(50))[0] != first).any()
     copy = pickle.loads(pickle.dumps(view))
     np.testing.assert_array_equal(copy.gather(range(50))[0], first)
+
+
+def augmented():
+    return view_of([20, 30], transform=[RandomCrop((4, 5), padding=1), RandomHorizontalFlip()])
+
+
+def answer(view, connection):
+    """A persistent worker: what it sees, whenever it is asked."""
+    while connection.recv():
+        connection.send((view.epoch, view.gather(range(50))[0]))
+
+
+# Not by forking this process: JAX's threads, once another test has started them, do not survive it.
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_a_worker_that_is_there_already_sees_the_epoch(method):
+    context = multiprocessing.get_context(method)
+    view = augmented()
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=answer, args=(view, theirs), daemon=True)
+    worker.start()
+    for epoch in (0, 3, 1, 0, 2**32 - 1):
+        view.epoch = epoch
+        ours.send(True)
+        assert ours.poll(60)
+        seen, inputs = ours.recv()
+        assert seen == epoch
+        np.testing.assert_array_equal(inputs, view.gather(range(50))[0])
+    ours.send(False)
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torchs_persistent_workers_see_the_epoch(workers):
+    data = pytest.importorskip("torch.utils.data")
+    view = augmented()
+    more = {"persistent_workers": True, "multiprocessing_context": "forkserver"} if workers else {}
+    loader = data.DataLoader(view, batch_size=8, num_workers=workers, **more)
+    passes = []
+    for epoch in (0, 1, 2, 0):
+        view.epoch = epoch
+        passes.append(np.concatenate([inputs.numpy() for inputs, _ in loader]))
+        np.testing.assert_array_equal(passes[-1], view.gather(range(50))[0])
+    assert (passes[0] != passes[1]).any()
+    assert (passes[1] != passes[2]).any()
+    np.testing.assert_array_equal(passes[0], passes[3])
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, lambda view: pickle.loads(pickle.dumps(view))])
+def test_a_copy_has_an_epoch_of_its_own(again):
+    view = augmented()
+    view.epoch = 7
+    other = again(view)
+    assert other.epoch == 7
+    view.epoch, other.epoch = 1, 2
+    assert (view.epoch, other.epoch) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "error", "message"),
+    [
+        (-1, ValueError, r"`epoch` must lie in \[0, 2\*\*32\), got -1"),
+        (2**32, ValueError, r"`epoch` must lie in \[0, 2\*\*32\), got 4294967296"),
+        (0.5, TypeError, "'float' object cannot be interpreted as an integer"),
+    ],
+)
+def test_what_is_no_epoch_is_refused(epoch, error, message):
+    view = augmented()
+    view.epoch = np.int64(3)
+    with pytest.raises(error, match=message):
+        view.epoch = epoch
+    assert view.epoch == 3
 
 
 def test_features_and_meta_splits():

@@ -169,6 +169,27 @@ def test_the_same_augmentation_twice_is_refused(twice):
         expand_class_augmentations(twice)
 
 
+def test_no_angle_at_all_is_refused():
+    with pytest.raises(ValueError, match="`angle` must hold at least one angle, got none"):
+        Rotation([])
+
+
+class Negative:
+    """Somebody's augmentation that does not say what it is."""
+
+    def __call__(self, images):
+        return 255 - images
+
+    def __iter__(self):
+        return iter((self,))
+
+
+def test_an_augmentation_must_say_what_it_is():
+    """Otherwise its address would be part of the fingerprint, another one in every process."""
+    with pytest.raises(TypeError, match="Negative must have a `__repr__` that says everything"):
+        expand_class_augmentations([Negative()])
+
+
 def test_an_augmentation_outside_a_list_is_refused():
     with pytest.raises(
         TypeError, match=r"`class_augmentations` must be a list, got Rotation; write \[Rotation\(90\)\]"

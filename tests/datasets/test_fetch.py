@@ -397,6 +397,37 @@ def test_two_processes_at_once_both_succeed(server, original, downloads, archive
     assert server.requests == ["/data.zip"]
 
 
+def test_one_that_waited_goes_on_where_a_killed_one_stopped(server, original, downloads, archive_of):
+    """The lock ends with its process, and what that one wrote is not written a second time."""
+    gate = threading.Event()
+    archive = archive_of(original)
+    with start_fetch(server.serve("data.zip", CONTENT, stop=90_000, gate=gate), archive, downloads) as first:
+        wait_until(lambda: (downloads / PART).exists() and (downloads / PART).stat().st_size)
+        good = archive_of(original, [server.serve("good", CONTENT, ranges="honour")])
+        found = []
+        waiting = threading.Thread(target=lambda: found.append(fetch(good, downloads, progress=False).read_bytes()))
+        waiting.start()
+        waiting.join(0.2)
+        assert (waiting.is_alive(), server.requests) == (True, ["/data.zip"])
+        first.kill()
+        first.communicate()
+    waiting.join(20)
+    assert found == [CONTENT]
+    assert server.ranges[1] in {f"bytes={n}-" for n in range(1, 90_001)}
+    assert files_in(downloads) == ["data.zip"]
+
+
+@pytest.mark.parametrize("ranges", ["honour", "ignore"])
+def test_many_at_once_make_one_whole_file(server, original, downloads, archive_of, ranges):
+    archive = archive_of(original)
+    url = server.serve("data.zip", CONTENT, ranges=ranges)
+    processes = [start_fetch(url, archive, downloads) for _ in range(4)]
+    errors = [process.communicate(timeout=60)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4, errors
+    assert (downloads / "data.zip").read_bytes() == CONTENT
+    assert server.requests == ["/data.zip"]
+
+
 def test_one_that_waited_downloads_itself_if_the_other_failed(server, original, downloads, archive_of):
     gate = threading.Event()
     failing = archive_of(original, [server.serve("bad", b"x" * len(CONTENT), stop=HALF, gate=gate)])
