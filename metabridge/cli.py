@@ -5,15 +5,16 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from metabridge.metadatasets import META_SPLITS, MetaDataset
+
 if TYPE_CHECKING:
-    from metabridge.datasets.catalogue import Entry
-    from metabridge.metadatasets import MetaDataset
+    from metabridge.datasets.benchmarks import Benchmark, Variant
 
 __all__ = ["app", "main"]
 
@@ -31,14 +32,18 @@ Root = Annotated[Path, typer.Option(help="Folder of the stored benchmarks.")]
 
 @app.command("compare")
 def compare_command(
-    dataset: Annotated[str, typer.Option(help="Benchmark: sinusoid (no download) or omniglot.")] = "sinusoid",
+    dataset: Annotated[
+        str, typer.Option(help="Benchmark, stored or toy; `metabridge datasets` lists them.")
+    ] = "sinusoid",
     root: Root = Path("data"),
     variant: Annotated[str | None, typer.Option(help="Variant of a stored benchmark, e.g. small1 of omniglot.")] = None,
     ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
     shots: Annotated[int | None, typer.Option(help="Support examples per class. [benchmark's default]")] = None,
     test_shots: Annotated[int | None, typer.Option(help="Query examples per class. [benchmark's default]")] = None,
     algorithm: Annotated[str, typer.Option(help="Meta-learning algorithm: maml.")] = "maml",
-    inner_steps: Annotated[int, typer.Option(help="Gradient steps on the support set.")] = 1,
+    inner_steps: Annotated[
+        int | None, typer.Option(help="Gradient steps on the support set. [benchmark's default]")
+    ] = None,
     inner_lr: Annotated[float | None, typer.Option(help="Step size of these steps. [benchmark's default]")] = None,
     meta_batch_size: Annotated[int | None, typer.Option(help="Tasks per meta-step. [benchmark's default]")] = None,
     steps: Annotated[int | None, typer.Option(help="Meta-steps of each run. [benchmark's default]")] = None,
@@ -120,6 +125,7 @@ def build_command(
     ] = False,
 ) -> None:
     """Make a benchmark's store from its official archives: verified, whole or not at all, read fast ever after."""
+    from metabridge.datasets.benchmarks import build
     from metabridge.sources import HDF5Source
 
     if from_folder is not None:
@@ -129,8 +135,7 @@ def build_command(
     else:
         if resize is not None or mode is not None:
             raise ValueError("`--resize` and `--mode` go with --from-folder alone; benchmarks have their own.")
-        entry = _entry(dataset)
-        path = entry.build(root, entry.variants[0] if variant is None else variant, source)
+        path = build(_benchmark(dataset), root, variant, source)
     stored = HDF5Source(path)
     typer.echo(
         f"{path}: {len(stored)} classes, {int(stored.class_sizes.sum())} examples, fingerprint {stored.fingerprint}"
@@ -168,55 +173,116 @@ def datasets_command(
     root: Root = Path("data"),
     classes: Annotated[bool, typer.Option("--classes", help="Also print the names of its classes.")] = False,
 ) -> None:
-    """List the benchmarks, and which of them are built below ROOT; or one of them with its splits and classes."""
+    """List the benchmarks and which of them are built below ROOT; or tell one's splits and classes.
+
+    Numbers with slashes are those of meta-train, meta-val and meta-test in the first split.
+    """
+    from metabridge.datasets.benchmarks import store_path
     from metabridge.datasets.catalogue import BENCHMARKS
 
     if dataset is not None:
-        _print_details(_entry(dataset), root, classes)
+        _print_details(_benchmark(dataset), root, classes)
         return
     if classes:
         raise ValueError(
             "`--classes` needs the name of a benchmark; write for example metabridge datasets cub --classes."
         )
-    rows = [(name, "", "", "computed when asked for", what) for name, what in TOYS.items()]
-    for entry in BENCHMARKS.values():
-        for variant, count in zip(entry.variants, entry.num_classes, strict=True):
-            path = entry.store_path(root, variant)
-            sizes = [str(len(names)) for names in entry.split(variant, ()).values()]
-            rows.append((entry.name, variant, "/".join(sizes) or str(count), _state_of(path), entry.description))
-    _print_table([("benchmark", "variant", "classes", "state", "what it is"), *rows])
+    rows = [(name, "", "", "", "", "", "", "computed", what) for name, what in TOYS.items()]
+    for each in BENCHMARKS.values():
+        for name, variant in each.variants.items():
+            stored = _look(store_path(each, root, name), variant)
+            found = (*_facts(variant, stored), stored.disk, each.terms, stored.state)
+            rows.append((each.name, name, *found, each.description))
+    _print_table(
+        [("benchmark", "variant", "classes", "examples", "shape", "disk", "terms", "state", "what it is"), *rows]
+    )
 
 
 TOYS = {
-    "sinusoid": "sinusoid regression, Finn et al. 2017",
-    "harmonic": "sums of two sines, Lacoste et al. 2018",
-    "sinusoid_and_line": "sinusoids and lines, Finn et al. 2018",
+    "sinusoid": "regression, Finn et al. 2017",
+    "harmonic": "two sines, Lacoste et al. 2018",
+    "sinusoid_and_line": "sines and lines, Finn et al. 2018",
 }
 
 
-def _entry(dataset: str) -> "Entry":
+def _benchmark(dataset: str) -> "Benchmark":
     from metabridge.datasets.catalogue import BENCHMARKS
 
+    if dataset in TOYS:
+        raise ValueError(
+            f"`dataset` must be a stored benchmark, {dataset!r} is computed: it has no store and no splits."
+        )
     if dataset not in BENCHMARKS:
         raise ValueError(f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, got {dataset!r}.")
     return BENCHMARKS[dataset]
 
 
-def _print_details(entry: "Entry", root: Path, classes: bool) -> None:
+class _Stored(NamedTuple):
+    """What is found of one variant below the root."""
+
+    state: str
+    disk: str
+    sizes: Mapping[str, int]
+    """Class → how many examples; empty if it is not built."""
+
+    def examples(self, classes: Sequence[str]) -> int:
+        """How many examples these classes have."""
+        return sum(self.sizes.get(name, 0) for name in classes)
+
+
+def _look(path: Path, variant: "Variant") -> _Stored:
+    if not path.is_file():
+        return _Stored("not built", f"~{_size(variant.num_bytes)}" if variant.num_bytes else "", {})
     from metabridge.sources import HDF5Source
 
-    typer.echo(f"{entry.name}: {entry.description}\nterms: {entry.licence}")
-    for variant in entry.variants:
-        path = entry.store_path(root, variant)
-        state = _state_of(path)
-        typer.echo(f"\n{variant}: {state}\n{path}")
-        stored = HDF5Source(path) if state.startswith("built") else None
-        sizes = {} if stored is None else dict(zip(stored.class_names, stored.class_sizes.tolist(), strict=True))
-        for meta_split, names in entry.split(variant, tuple(sizes)).items():
-            examples = f", {sum(sizes[name] for name in names):,} examples" if sizes else ""
-            typer.echo(f"  meta-{meta_split}: {len(names)} classes{examples}")
-            for name in names if classes else ():
-                typer.echo(f"    {name}{f'  {sizes[name]}' if sizes else ''}")
+    disk = _size(path.stat().st_size)
+    try:
+        stored = HDF5Source(path)
+    except ValueError:
+        return _Stored("unreadable: delete it and build it again", disk, {})
+    sizes = dict(zip(stored.class_names, stored.class_sizes.tolist(), strict=True))
+    return _Stored(f"built {stored.fingerprint[:8]}", disk, sizes)
+
+
+def _size(count: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6)):
+        if count >= scale:
+            return f"{count / scale:.1f} {unit}"
+    return f"{count / 1e3:.1f} kB"
+
+
+def _facts(variant: "Variant", stored: _Stored) -> tuple[str, str, str]:
+    """Classes and examples, by meta-split of the default split where that is known, and the shape of one example."""
+    split = next(iter(variant.splits.values()))(tuple(stored.sizes))
+    parts = [split.get(meta_split, ()) for meta_split in META_SPLITS] if split else []
+    examples = [stored.examples(classes) for classes in parts] if stored.sizes else variant.num_examples
+    return (
+        "/".join(str(len(classes)) for classes in parts) or str(variant.num_classes),
+        "/".join(f"{count:,}" for count in examples),
+        "x".join(map(str, variant.example_shape)),
+    )
+
+
+def _print_details(benchmark: "Benchmark", root: Path, names: bool) -> None:
+    from metabridge.datasets.benchmarks import store_path
+
+    typer.echo(f"{benchmark.title}: {benchmark.description}\nterms: {benchmark.licence}")
+    if benchmark.by_hand:
+        typer.echo(f"no download: {benchmark.by_hand}")
+    for name, variant in benchmark.variants.items():
+        path = store_path(benchmark, root, name)
+        stored = _look(path, variant)
+        classes, examples, shape = _facts(variant, stored)
+        typer.echo(f"\n{name}: {classes} classes, {examples or 'unknown'} examples of {shape}")
+        typer.echo(f"{stored.state}: {path}{stored.disk and f', {stored.disk}'}")
+        for title, split in variant.splits.items():
+            parts = split(tuple(stored.sizes))
+            typer.echo(f"  split {title}{'' if parts else ', which depends on the archive: see it when it is built'}")
+            for meta_split, members in parts.items():
+                count = f", {stored.examples(members):,} examples" if stored.sizes else ""
+                typer.echo(f"    meta-{meta_split}: {len(members)} classes{count}")
+                for each in members if names else ():
+                    typer.echo(f"      {each}{f'  {stored.sizes.get(each)}' if stored.sizes else ''}")
 
 
 @app.command("show")
@@ -225,7 +291,7 @@ def show_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("episode.png"),
     root: Root = Path("data"),
     variant: Annotated[str | None, typer.Option(help="Variant of a stored benchmark, e.g. small1 of omniglot.")] = None,
-    ways: Annotated[int, typer.Option(help="Classes per task.")] = 5,
+    ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
     shots: Annotated[int, typer.Option(help="Support examples per class.")] = 5,
     test_shots: Annotated[int, typer.Option(help="Query examples per class.")] = 5,
     meta_split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
@@ -237,28 +303,20 @@ def show_command(
 
     meta_dataset: MetaDataset
     if dataset in TOYS:
+        if ways is not None or variant is not None:
+            raise ValueError(f"`--ways` and `--variant` are of stored benchmarks, {dataset} is a toy; leave them out.")
         from metabridge.toy import helpers
 
         meta_dataset = getattr(helpers, dataset)(shots, test_shots=test_shots, meta_split=meta_split)
     else:
-        meta_dataset = _entry(dataset).load(
-            root, variant=variant, ways=ways, shots=shots, test_shots=test_shots, meta_split=meta_split
+        from metabridge.datasets.catalogue import load
+
+        meta_dataset = load(
+            _benchmark(dataset), root, variant, ways, shots=shots, test_shots=test_shots, meta_split=meta_split
         )
     figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed))
     figure.savefig(output, bbox_inches="tight")
     typer.echo(f"{output}: episode {index} of seed {seed}, meta-{meta_split}")
-
-
-def _state_of(path: Path) -> str:
-    if not path.is_file():
-        return "not built"
-    from metabridge.sources import HDF5Source
-
-    try:
-        stored = HDF5Source(path)
-    except ValueError:
-        return "unreadable: delete it and build it again"
-    return f"built, {path.stat().st_size / 1e6:.1f} MB, fingerprint {stored.fingerprint[:8]}…"
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -2,232 +2,40 @@
 
 Agreement is measured in float64: the episodes that arrived, the meta-gradients (against each other, against
 finite differences and against the first-order gradient) and two whole runs side by side. Speed and quality are
-measured in float32, one backend after the other.
+measured in float32, one backend after the other. What is found goes into the records of `metabridge.findings`.
 """
 
 import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.agreement import LIMITS, Limits, central_difference_error, identical_episodes, random_direction
+from metabridge.agreement import LIMITS, central_difference_error, identical_episodes, random_direction
 from metabridge.backends import Backend, Learner, check_finite, load_backend
 from metabridge.batches import EpisodeBatch, arrays_digest
 from metabridge.configs import RunConfig
+from metabridge.findings import NAMES, AdaptationCurves, Comparison, Episodes, MetaGradient, Training, Trajectory
 from metabridge.loader import EpisodeLoader
 from metabridge.manifests import make_manifest
 from metabridge.metadatasets import MetaDataset
 from metabridge.metrics import mean_and_ci95
 from metabridge.parameters import Parameters, initial_parameters, relative_difference
+from metabridge.toy import ToyMetaDataset
 
-__all__ = ["NAMES", "Comparison", "compare"]
+__all__ = ["compare"]
 
-NAMES = ("torch", "jax")
 TEST_EPISODES = 200
 _DIRECTIONS = 2
+_CURVE_TASKS = 4
+_CURVE_POINTS = 241
 
 T = TypeVar("T")
 Progress = Callable[[Iterable[T], str], Iterable[T]]
-
-
-@dataclass
-class Episodes:
-    """What arrived in the backends.
-
-    Attributes:
-        total: episodes sent to both.
-        identical: episodes that both received bit for bit.
-        damaged: backend → episodes that it received with other bits.
-        digest: BLAKE2b over all episodes sent.
-        received_digests: backend → the same over all episodes it received.
-        first_different: index of the first episode that did not arrive intact, and in which backend.
-    """
-
-    total: int = 0
-    identical: int = 0
-    digest: str = ""
-    damaged: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
-    received_digests: dict[str, str] = field(default_factory=dict)
-    first_different: tuple[int, str] | None = None
-
-
-@dataclass
-class MetaGradient:
-    """The two meta-gradients in float64.
-
-    Attributes:
-        max_relative_error: ‖torch − jax‖ / ‖jax‖, the larger of before and after the run.
-        worst_point: which of the two that was.
-        finite_difference_errors: backend → error against central differences of its own objective.
-        second_order_shares: backend → ‖g − g_first_order‖ / ‖g‖.
-    """
-
-    max_relative_error: float
-    worst_point: str
-    finite_difference_errors: dict[str, float]
-    second_order_shares: dict[str, float]
-
-    @property
-    def finite_difference_error(self) -> float:
-        """The larger of both."""
-        return max(self.finite_difference_errors.values())
-
-    @property
-    def second_order_share(self) -> float:
-        """The smaller of both."""
-        return min(self.second_order_shares.values())
-
-
-@dataclass
-class Trajectory:
-    """Two float64 runs, step by step.
-
-    Attributes:
-        losses: backend → `(steps,)` meta-objective before each step.
-        max_relative_parameter_difference: ‖torch − jax‖ / ‖jax‖ of all parameters after the last step.
-    """
-
-    losses: dict[str, npt.NDArray[np.float64]]
-    max_relative_parameter_difference: float
-
-    @property
-    def differences(self) -> npt.NDArray[np.float64]:
-        """`(steps,)` absolute differences of the losses."""
-        return np.abs(self.losses[NAMES[0]] - self.losses[NAMES[1]])
-
-
-@dataclass
-class Training:
-    """One backend's float32 run.
-
-    Attributes:
-        version: of the framework.
-        device: what computed.
-        losses: `(steps,)` meta-objective before each step.
-        meta_step_ms: median time of a meta-step without the first, which compiles; `None` if that was the only one.
-        quality: mean over test episodes after adaptation: accuracy, or mean squared error.
-        quality_ci95: half-width of its 95 % confidence interval.
-        quality_before: the same mean without adaptation.
-        parameters: after the run, neutral.
-    """
-
-    version: str
-    device: str
-    losses: npt.NDArray[np.float64]
-    meta_step_ms: float | None
-    quality: float
-    quality_ci95: float
-    quality_before: float
-    parameters: Parameters
-
-
-@dataclass
-class Comparison:
-    """Everything a comparison found; `metabridge.report` writes it down.
-
-    Attributes:
-        run: what was run.
-        limits: what counts as agreement.
-        example: the first meta-train batch as each backend received it, in the core's layout.
-        curves: for a regression in one dimension, predictions on test tasks (see `AdaptationCurves`).
-    """
-
-    run: RunConfig
-    limits: Limits
-    episodes: Episodes
-    meta_gradient: MetaGradient
-    trajectory: Trajectory
-    backends: dict[str, Training]
-    manifest: dict[str, Any]
-    example: dict[str, dict[str, Any]]
-    curves: "AdaptationCurves | None"
-
-    def disagreements(self) -> list[str]:
-        """Sentences that say what differs, where first and by how much; empty if the backends agree."""
-        episodes, gradient, limits = self.episodes, self.meta_gradient, self.limits
-        found = []
-        if episodes.first_different is not None:
-            index, name = episodes.first_different
-            found.append(
-                f"Episodes differ: {name} received {episodes.damaged[name]} of {episodes.total} episodes "
-                f"with other bits than were sent, the first at index {index}."
-            )
-        if not gradient.max_relative_error <= limits.meta_gradient:
-            found.append(
-                f"Meta-gradients differ {gradient.worst_point} the run by a relative "
-                f"{gradient.max_relative_error:.2e}, more than {limits.meta_gradient:g}."
-            )
-        for name in NAMES:
-            error, share = gradient.finite_difference_errors[name], gradient.second_order_shares[name]
-            if not error <= limits.finite_difference:
-                found.append(
-                    f"The meta-gradient of {name} differs from finite differences by {error:.2e}, "
-                    f"more than {limits.finite_difference:g}."
-                )
-            if not share >= limits.second_order_share:
-                found.append(
-                    f"The meta-gradient of {name} is the first-order one up to {share:.2e}: "
-                    "the second derivatives are missing."
-                )
-        # Relative where losses are large: rounding is.
-        scale = np.maximum(1, np.abs(self.trajectory.losses[NAMES[1]]))
-        beyond = np.flatnonzero(~(self.trajectory.differences <= limits.loss_difference * scale))
-        if len(beyond):
-            found.append(
-                f"Losses differ from meta-step {beyond[0]} on: there by {self.trajectory.differences[beyond[0]]:.2e}, "
-                f"at most by {self.trajectory.differences.max():.2e}, more than {limits.loss_difference:g}."
-            )
-        return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """The content of `compare.json`."""
-        trajectory = self.trajectory
-        return {
-            "agrees": not self.disagreements(),
-            "disagreements": self.disagreements(),
-            "episodes": {
-                "total": self.episodes.total,
-                "identical": self.episodes.identical,
-                "digest": self.episodes.digest,
-                "received_digests": self.episodes.received_digests,
-            },
-            "meta_gradient": {
-                "max_relative_error": self.meta_gradient.max_relative_error,
-                "finite_difference_error": self.meta_gradient.finite_difference_error,
-                "second_order_share": self.meta_gradient.second_order_share,
-            },
-            "trajectory": {
-                "steps": len(trajectory.differences),
-                "max_abs_loss_difference": float(trajectory.differences.max()),
-                "max_relative_parameter_difference": trajectory.max_relative_parameter_difference,
-                "losses": {name: losses.tolist() for name, losses in trajectory.losses.items()},
-            },
-            "backends": {
-                name: {
-                    "version": training.version,
-                    "device": training.device,
-                    "meta_step_ms": training.meta_step_ms,
-                    "quality": training.quality,
-                    "quality_ci95": training.quality_ci95,
-                    "quality_before": training.quality_before,
-                    "losses": training.losses.tolist(),
-                }
-                for name, training in self.backends.items()
-            },
-            "quality_is": self.quality_name,
-            "limits": asdict(self.limits),
-            "manifest": self.manifest,
-        }
-
-    @property
-    def quality_name(self) -> str:
-        """What `quality` measures."""
-        return "mean squared error" if self.run.episode.ways is None else "accuracy"
 
 
 def compare(
@@ -236,7 +44,6 @@ def compare(
     meta_test: MetaDataset,
     device: str = "auto",
     progress: bool = True,
-    parameters: Parameters | None = None,
 ) -> Comparison:
     """Run the same meta-training in PyTorch and in JAX and measure how far they agree.
 
@@ -246,7 +53,6 @@ def compare(
         meta_test: where the test episodes come from.
         device: `"auto"`, `"cpu"` or `"gpu"`, the same for both.
         progress: show progress bars.
-        parameters: initial neutral parameters; `None` draws them from the run's seed.
 
     Raises:
         ModuleNotFoundError: if a framework is missing; the message names the extra.
@@ -256,7 +62,7 @@ def compare(
     doubles = {name: load_backend(name, device, "float64") for name in NAMES}
     singles = {name: load_backend(name, device, "float32") for name in NAMES}
     show = _progress_bar if progress else _no_progress
-    initial = initial_parameters(run.model, run.seed) if parameters is None else parameters
+    initial = initial_parameters(run.model, run.seed)
 
     first_batch = meta_train.episodes(range(run.meta_batch_size), run.seed)
     learners = {name: doubles[name].learner(run, initial) for name in NAMES}
@@ -447,40 +253,18 @@ def _test(
     return np.concatenate(after)[:TEST_EPISODES], np.concatenate(before)[:TEST_EPISODES]
 
 
-@dataclass
-class AdaptationCurves:
-    """Predictions of the trained networks along the input range of a few one-dimensional test tasks.
-
-    Attributes:
-        inputs: `(points,)`.
-        targets: `(tasks, points)` without noise.
-        support: `(inputs, targets)`, both `(tasks, shots)`.
-        predictions: backend → number of inner steps → `(tasks, points)`.
-    """
-
-    inputs: npt.NDArray[np.float64]
-    targets: npt.NDArray[np.float64]
-    support: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
-    predictions: dict[str, dict[int, npt.NDArray[np.floating]]]
-
-
 def _adaptation_curves(
-    run: RunConfig, meta_test: MetaDataset, backends: dict[str, Backend], learners: dict[str, Learner], tasks: int = 4
+    run: RunConfig, meta_test: MetaDataset, backends: dict[str, Backend], learners: dict[str, Learner]
 ) -> AdaptationCurves | None:
-    from metabridge.toy.base import ToyMetaDataset
-
     if not isinstance(meta_test, ToyMetaDataset):
         return None
-    batch = meta_test.episodes(range(tasks), run.seed)
-    grid = np.linspace(*meta_test.parameter_ranges["input"], 121)
-    inputs = np.broadcast_to(grid, (tasks, len(grid)))
-    targets = meta_test.evaluate(batch.plan.classes[:, 0], inputs)
+    batch = meta_test.episodes(range(_CURVE_TASKS), run.seed)
+    points = np.concatenate([inputs[..., 0] for inputs, _ in batch.values()], axis=1, dtype=np.float64)
+    grid = np.linspace(points.min(axis=1), points.max(axis=1), _CURVE_POINTS, axis=1)
+    targets = meta_test.evaluate(batch.plan.classes[:, 0], grid)
     asked = EpisodeBatch(
         batch.plan,
-        {
-            "train": batch["train"],
-            "test": (inputs[..., None].astype(np.float32), targets[..., None].astype(np.float32)),
-        },
+        {"train": batch["train"], "test": (grid[..., None].astype(np.float32), targets[..., None].astype(np.float32))},
     )
     steps = (0, run.algorithm.inner_steps, 10)
     predictions = {

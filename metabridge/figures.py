@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from metabridge.metadatasets import CombinationMetaDataset, MetaDataset
+from metabridge.segmentation import SegmentationMetaDataset
 from metabridge.toy import ToyMetaDataset
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from metabridge.batches import EpisodeBatch
-    from metabridge.compare import AdaptationCurves, Comparison
+    from metabridge.findings import AdaptationCurves, Comparison
 
 __all__ = ["draw_adaptation", "draw_episode", "draw_episodes", "draw_losses"]
 
@@ -25,7 +26,7 @@ _COLOURS = {"torch": "#D55E00", "jax": "#0072B2"}  # distinguishable without col
 _LABELS = {"torch": "PyTorch", "jax": "JAX"}
 _GREY = "#666666"
 _FLOOR = 1e-17  # where exact equality is drawn on a logarithmic axis
-_MOST_QUERIES = 8
+_MOST_SHOWN = 8
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -40,10 +41,11 @@ def _tidy(axes: Axes) -> None:
 
 
 def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
-    """The first episode of a batch: a labelled contact sheet of images, or the points of a regression.
+    """The first episode of a batch: a labelled contact sheet of images, with their masks for a segmentation; a line for
+    every feature vector; or the points of a regression.
 
     Args:
-        dataset: where the batch is from; a toy problem, or class combinations of images.
+        dataset: where the batch is from; a toy problem, or class combinations of images or vectors.
         batch: support set `"train"` and query set `"test"`.
 
     Raises:
@@ -54,27 +56,39 @@ def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
     if batch.plan.counts is not None or list(batch) != ["train", "test"]:
         raise ValueError("`batch` must have a support set 'train' and a query set 'test' with equal numbers per class.")
     inputs = batch["train"][0]
-    if not isinstance(dataset, CombinationMetaDataset) or inputs.ndim != 5:
-        raise ValueError(f"`batch` must hold images or a regression to be drawn, got inputs of shape {inputs.shape}.")
-    labels = batch.plan.labels[0].tolist()
-    sheet, split_at = _contact_sheet(batch, len(labels))
-    height, width = sheet.shape[:2]
-    figure = _figure(9, 7.2 * height / width + 0.2)
-    axes = figure.subplots()
-    is_ink = inputs.mean() < 0.5  # writing is stored light on dark, and printed dark on light
-    axes.imshow(sheet, cmap="gray_r" if is_ink else "gray", vmin=0, vmax=1, interpolation="nearest")
-    axes.axvline(split_at, color=_COLOURS["jax"], linewidth=2)
-    gap = -0.012 * width
-    axes.text(split_at / 2, gap, "support", ha="center", va="bottom", fontsize=9, color=_GREY)
-    axes.text((split_at + width) / 2, gap, "query", ha="center", va="bottom", fontsize=9, color=_GREY)
-    cell = height / len(labels)
+    if not isinstance(dataset, CombinationMetaDataset) or inputs.ndim not in (3, 5):
+        raise ValueError(f"`batch` must hold images or vectors to be drawn, got inputs of shape {inputs.shape}.")
     names = [_name_of(class_id, dataset) for class_id in batch.plan.classes[0].tolist()]
-    titles = [f"{name}  ({label})" for name, label in zip(names, labels, strict=True)]
-    axes.set_yticks([cell * (row + 0.5) for row in range(len(labels))], titles, fontsize=8)
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
+    titles = [f"{name}  ({label})" for name, label in zip(names, batch.plan.labels[0].tolist(), strict=True)]
+    if inputs.ndim == 3:
+        return _draw_vectors(batch, titles)
+    if isinstance(dataset, SegmentationMetaDataset):
+        titles = [names[0], "mask"]
+        sheet = _contact_sheet({name: _with_masks(*split) for name, split in batch.items()}, 2)
+    else:
+        sheet = _contact_sheet(batch, len(titles))
+    height, width = sheet.picture.shape[:2]
+    figure = _figure(9, 7.2 * height / width + 0.2)
+    _show_sheet(figure.subplots(), sheet, titles)
     return figure
+
+
+def _with_masks(
+    inputs: npt.NDArray[np.floating], masks: npt.NDArray[np.integer]
+) -> tuple[npt.NDArray[np.floating], None]:
+    """The first episode's images, and behind them the same with their masks: a row each in a contact sheet."""
+    from matplotlib.colors import to_rgb
+
+    images = np.broadcast_to(inputs[0], (*inputs[0].shape[:3], 3))
+    mask = masks[0][..., None]
+    object_, background = 0.45 * images + 0.55 * np.array(to_rgb(_COLOURS["torch"])), 0.35 * images
+    masked = np.select([mask == 1, mask == 0], [object_, background], default=1.0)  # white where nothing is said
+    return np.concatenate([images, masked])[None], None
+
+
+def _greys(images: npt.NDArray[np.floating]) -> str:
+    """The colour map of images with one channel: writing is stored light on dark, and printed dark on light."""
+    return "gray_r" if images.mean() < 0.5 else "gray"
 
 
 def _name_of(class_id: int, dataset: CombinationMetaDataset) -> str:
@@ -104,14 +118,16 @@ def _draw_points(dataset: ToyMetaDataset, batch: EpisodeBatch) -> Figure:
 
 def draw_episodes(comparison: Comparison) -> Figure:
     """The first episodes, as PyTorch and as JAX received them."""
+    if comparison.run.episode.ways is None:
+        return _draw_point_episodes(comparison)
     inputs = comparison.example["torch"]["train"][0]
-    return _draw_image_episode(comparison) if inputs.ndim == 5 else _draw_point_episodes(comparison)
+    return _draw_image_episode(comparison) if inputs.ndim == 5 else _draw_vector_episode(comparison)
 
 
 def _draw_point_episodes(comparison: Comparison) -> Figure:
     figure = _figure(11, 2.9)
     shown = min(4, len(comparison.example["torch"]["train"][0]))
-    panels = figure.subplots(1, shown, sharey=True, squeeze=False)[0]
+    panels = figure.subplots(1, shown, sharex=True, sharey=True, squeeze=False)[0]
     for episode, axes in enumerate(panels):
         for name, marker, size in (("torch", "o", 7), ("jax", "x", 4)):
             for split, role, alpha in (("train", "support", 1.0), ("test", "query", 0.45)):
@@ -120,7 +136,6 @@ def _draw_point_episodes(comparison: Comparison) -> Figure:
                           label=f"{role}, as {_LABELS[name]} received it")  # fmt: skip
         axes.set_title(f"episode {episode}", fontsize=9)
         axes.set_xlabel("x", fontsize=9)
-        axes.set_xlim(-5.4, 5.4)
         _tidy(axes)
     panels[0].set_ylabel("y", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
@@ -132,33 +147,116 @@ def _draw_image_episode(comparison: Comparison) -> Figure:
     """One episode: a row for every class, its support set on the left of its query set; once for each backend."""
     ways = comparison.run.episode.ways or 1
     sheets = {name: _contact_sheet(comparison.example[name], ways) for name in ("torch", "jax")}
-    height, width = next(iter(sheets.values()))[0].shape[:2]
+    height, width = sheets["torch"].picture.shape[:2]
     figure = _figure(11, 5.0 * height / width + 0.75)
-    for axes, (name, (sheet, split_at)) in zip(figure.subplots(1, 2), sheets.items(), strict=True):
-        axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
-        axes.axvline(split_at, color=_COLOURS[name], linewidth=1.5)
-        axes.text(split_at / 2, -5, "support", ha="center", fontsize=8, color=_GREY)
-        axes.text((split_at + width) / 2, -5, "query", ha="center", fontsize=8, color=_GREY)
-        axes.set_title(f"as {_LABELS[name]} received it", fontsize=10, color=_COLOURS[name], pad=14)
+    for axes, (name, sheet) in zip(figure.subplots(1, 2), sheets.items(), strict=True):
         labels = comparison.example[name]["train"][1][0].reshape(ways, -1)[:, 0]
-        cell = height / ways
-        axes.set_yticks([cell * (row + 0.5) for row in range(ways)], [f"label {label}" for label in labels], fontsize=8)
-        axes.set_xticks([])
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
+        _show_sheet(axes, sheet, [f"label {label}" for label in labels])
+        axes.set_title(f"as {_LABELS[name]} received it", fontsize=10, color=_COLOURS[name], pad=14)
     return figure
 
 
-def _contact_sheet(example: Mapping[str, Any], ways: int) -> tuple[npt.NDArray[np.floating], float]:
-    """Episode 0 as one picture, and the column where the query set begins."""
-    support, query = (example[split][0][0] for split in ("train", "test"))
-    blocks = [images.reshape(ways, -1, *images.shape[1:]) for images in (support, query)]
-    blocks[1] = blocks[1][:, :_MOST_QUERIES]
-    rows = np.concatenate(blocks, axis=1)  # (N, shown, H, W, channels)
-    padded = np.pad(rows, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=0.12)
-    count, shown, height, width, channels = padded.shape
-    sheet = padded.transpose(0, 2, 1, 3, 4).reshape(count * height, shown * width, channels)
-    return (sheet[..., 0] if channels == 1 else sheet), blocks[0].shape[1] * width - 0.5
+def _draw_vector_episode(comparison: Comparison) -> Figure:
+    """One episode of feature vectors, once for each backend."""
+    ways = comparison.run.episode.ways or 1
+    figure = _figure(11, 5.6)
+    panels = figure.subplots(
+        2, 2, sharex=True, height_ratios=[comparison.run.episode.shots, comparison.run.episode.test_shots]
+    )
+    ends = _range_of([comparison.example[name] for name in ("torch", "jax")])
+    for column, name in zip(panels.T, ("torch", "jax"), strict=True):
+        labels = comparison.example[name]["train"][1][0].reshape(ways, -1)[:, 0]
+        titles = [f"label {label}" for label in labels]
+        _show_vectors(column, comparison.example[name], titles, ends, _COLOURS[name])
+        column[0].set_title(f"as {_LABELS[name]} received it", fontsize=10, color=_COLOURS[name])
+    return figure
+
+
+def _draw_vectors(batch: EpisodeBatch, titles: Sequence[str]) -> Figure:
+    """One episode of feature vectors."""
+    figure = _figure(7, 5.6)
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=[count for _, count in batch.plan.splits])
+    picture = _show_vectors(panels, batch, titles, _range_of([batch]), _COLOURS["jax"])
+    figure.colorbar(picture, ax=panels, fraction=0.04, pad=0.02).ax.tick_params(labelsize=8)
+    return figure
+
+
+def _range_of(examples: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The smallest and the largest input of the first episode."""
+    inputs = [example[split][0][0] for example in examples for split in ("train", "test")]
+    return min(float(each.min()) for each in inputs), max(float(each.max()) for each in inputs)
+
+
+def _show_vectors(
+    panels: Sequence[Axes], example: Mapping[str, Any], titles: Sequence[str], ends: tuple[float, float], colour: str
+) -> Any:
+    """Support above query: a line for every example and a band for every class; returns the last picture."""
+    for axes, (split, role) in zip(panels, (("train", "support"), ("test", "query")), strict=True):
+        inputs = example[split][0][0]
+        low, high = ends
+        picture = axes.imshow(inputs, cmap="gray_r", aspect="auto", interpolation="nearest", vmin=low, vmax=high)
+        band = len(inputs) / len(titles)
+        for row in range(1, len(titles)):
+            axes.axhline(row * band - 0.5, color=colour, linewidth=1)
+        axes.set_yticks([band * (row + 0.5) - 0.5 for row in range(len(titles))], titles, fontsize=8)
+        axes.set_ylabel(role, fontsize=8, color=_GREY)
+        axes.tick_params(length=0, labelsize=8)
+        axes.spines[:].set_visible(False)
+    axes.set_xlabel("feature", fontsize=9)
+    return picture
+
+
+class _Sheet(NamedTuple):
+    """A contact sheet: a row of images for every class, support on the left of query."""
+
+    picture: npt.NDArray[np.floating]
+    colours: str
+    roles: list[tuple[float, str]]  # where each is written, and what
+
+
+def _contact_sheet(example: Mapping[str, Any], rows: int) -> _Sheet:
+    """Episode 0, as many rows as classes; normalised images are brought back to [0, 1]."""
+    low, high = _range_of([example])
+    whole = [
+        (np.stack(np.split(example[split][0][0], rows)) - min(low, 0)) / (max(high, 1) - min(low, 0))
+        for split in ("train", "test")
+    ]
+    shown = [images[:, :_MOST_SHOWN] for images in whole]
+    colours = _greys(whole[0])
+    paper = 0.0 if colours == "gray_r" and whole[0].shape[-1] == 1 else 1.0
+    support, query = (_tiles(images, paper) for images in shown)
+    gap = np.full((len(support), len(support) // (6 * rows), support.shape[-1]), paper)
+    roles = []
+    for role, images, kept, place in zip(
+        ("support", "query"),
+        whole,
+        shown,
+        (support.shape[1] / 2, support.shape[1] + gap.shape[1] + query.shape[1] / 2),
+        strict=True,
+    ):
+        count = "" if kept.shape == images.shape else f" ({kept.shape[1]} of {images.shape[1]} shown)"
+        roles.append((place, role + count))
+    return _Sheet(np.concatenate([support, gap, query], axis=1), colours, roles)
+
+
+def _show_sheet(axes: Axes, sheet: _Sheet, titles: Sequence[str]) -> None:
+    height, width = sheet.picture.shape[:2]
+    axes.imshow(sheet.picture, cmap=sheet.colours, vmin=0, vmax=1, interpolation="nearest")
+    for place, role in sheet.roles:
+        axes.text(place, -0.01 * width, role, ha="center", va="bottom", fontsize=8, color=_GREY)
+    cell = height / len(titles)
+    axes.set_yticks([cell * (row + 0.5) for row in range(len(titles))], titles, fontsize=8)
+    axes.set_xticks([])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+
+
+def _tiles(images: npt.NDArray[np.floating], paper: float) -> npt.NDArray[np.floating]:
+    """`(rows, columns, H, W, channels)` side by side as one picture, with lines between."""
+    line = abs(paper - 0.12) if images.shape[-1] == 1 else paper  # photographs fill their cells, writing does not
+    padded = np.pad(images, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=line)
+    rows, columns, height, width, channels = padded.shape
+    return padded.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
 def draw_losses(comparison: Comparison) -> Figure:
@@ -200,11 +298,12 @@ def draw_adaptation(curves: AdaptationCurves) -> Figure:
     steps = sorted(curves.predictions["torch"])
     before, after = steps[0], steps[-1]
     for task, axes in enumerate(panels):
-        axes.plot(curves.inputs, curves.targets[task], color="#BBBBBB", linewidth=3.5, label="true function")
-        axes.plot(curves.inputs, curves.predictions["torch"][before][task], ":", color=_GREY, linewidth=1.2,
+        inputs = curves.inputs[task]
+        axes.plot(inputs, curves.targets[task], color="#BBBBBB", linewidth=3.5, label="true function")
+        axes.plot(inputs, curves.predictions["torch"][before][task], ":", color=_GREY, linewidth=1.2,
                   label="before adaptation")  # fmt: skip
         for name, style in (("torch", "-"), ("jax", (0, (4, 3)))):
-            axes.plot(curves.inputs, curves.predictions[name][after][task], linestyle=style, color=_COLOURS[name],
+            axes.plot(inputs, curves.predictions[name][after][task], linestyle=style, color=_COLOURS[name],
                       linewidth=1.6, label=f"{_LABELS[name]}, {after} inner steps")  # fmt: skip
         axes.plot(*(array[task] for array in curves.support), "^", color="#111111", markersize=5, label="support set")
         axes.set_title(f"test task {task}", fontsize=9)

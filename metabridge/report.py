@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metabridge.compare import NAMES, Comparison
 from metabridge.figures import draw_adaptation, draw_episodes, draw_losses
+from metabridge.findings import NAMES, Comparison
 from metabridge.parameters import save_parameters
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from metabridge.datasets.cub import CUB
 from metabridge.datasets.miniimagenet import MiniImagenet
 from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
+from metabridge.datasets.pascal5i import Pascal5i
 from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
 from metabridge.datasets.tieredimagenet import TieredImagenet
 
@@ -18,6 +19,7 @@ __all__ = [
     "Letter",
     "MiniImagenet",
     "Omniglot",
+    "Pascal5i",
     "PlantsMargin",
     "PlantsShape",
     "PlantsTexture",

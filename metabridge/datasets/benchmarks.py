@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,12 +27,15 @@ from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 __all__ = [
     "Benchmark",
     "Content",
+    "Split",
     "StoredMetaDataset",
+    "Variant",
     "blocks_of_classes",
     "build",
     "opens",
     "split_table",
     "store_path",
+    "table_split",
 ]
 
 
@@ -56,42 +60,95 @@ class Content:
     preparation: str
 
 
+Split = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+"""From the class names of a store, or none if it is not built, to meta-split → names of its classes. Empty if that
+cannot be said without the names."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One store that a benchmark can be built as.
+
+    Attributes:
+        archives: the official files, all of which are needed; none if no checksum of them is known.
+        read: from one path for each archive (verified, or a folder with its unpacked content), or from one folder with
+            the content of all, and whether to show progress, to a context that holds their `Content`.
+        splits: the official splits by name, the default one first.
+        num_classes: classes of all meta-splits together.
+        num_examples: examples as published: of each meta-split of the default split, or of all together; empty if
+            neither is known.
+        example_shape: shape of one example.
+        dtype: `uint8` for images, `float32` for features.
+        folders: the one top folder inside each archive, by which unpacked archives are found one by one. Without it
+            `read` gets a folder that holds none of the archives as its only path.
+    """
+
+    archives: tuple[Archive, ...]
+    read: Callable[[Sequence[Path], bool], AbstractContextManager[Content]]
+    splits: Mapping[str, Split]
+    num_classes: int
+    num_examples: tuple[int, ...]
+    example_shape: tuple[int, ...]
+    dtype: npt.DTypeLike
+    folders: tuple[str, ...] = ()
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the store's examples, 0 if it is not known before it is built."""
+        return sum(self.num_examples) * math.prod(self.example_shape) * np.dtype(self.dtype).itemsize
+
+
 @dataclass(frozen=True)
 class Benchmark:
-    """One benchmark: a table entry and one function that reads its archives.
+    """One benchmark: what it is, and the stores it can be built as.
 
     Attributes:
         name: on the command line and in folder names.
-        title: in messages and lists.
-        description: one line: what it is, how many examples, who made it.
+        title: in messages.
+        description: a few words and the paper, for a list.
+        terms: a word or two on them, for the same list.
         licence: what is known of the terms.
-        archives: the official files, all of which are needed; none if no checksum of them is known.
-        read: from the verified archives (or one folder with their unpacked content) and whether to show progress, to a
-            context that holds their `Content`.
-        split: meta-split → names of its classes.
+        variants: the stores by name, the default one first. One alone is called `"full"`.
         downloads: folder below the root for archives; benchmarks made from the same archive share it.
-        by_hand: where there are no `archives`: which single file to get, and where. `read` then checks its content,
+        by_hand: where there are no archives: which single file to get, and where. `read` then checks its content,
             and its checksum is recorded.
+        ways: classes per task where nobody says how many.
     """
 
     name: str
     title: str
     description: str
+    terms: str
     licence: str
-    archives: tuple[Archive, ...]
-    read: Callable[[Sequence[Path], bool], AbstractContextManager[Content]]
-    split: Callable[[], Mapping[str, Sequence[str]]]
+    variants: Mapping[str, Variant]
     downloads: str
     by_hand: str = ""
+    ways: int = 5
 
     @property
-    def num_classes(self) -> int:
-        """Classes of all meta-splits together."""
-        return sum(len(self.split()[meta_split]) for meta_split in META_SPLITS)
+    def default_variant(self) -> str:
+        """The variant that is meant where none is named."""
+        return next(iter(self.variants))
+
+    def variant_name(self, variant: str | None) -> str:
+        """The name of a known variant, the default one for `None`.
+
+        Raises:
+            ValueError: for an unknown one.
+        """
+        if variant is None:
+            return self.default_variant
+        if variant not in self.variants:
+            known = ", ".join(map(repr, self.variants))
+            raise ValueError(f"`variant` of {self.name} must be one of {known}, got {variant!r}.")
+        return variant
 
 
 class StoredMetaDataset(CombinationMetaDataset):
     """N-way tasks over the classes of one meta-split of a built benchmark; each benchmark is a subclass.
+
+    A subclass names its `benchmark`. If that has several variants or splits, it sets `self.variant` and `self.split`
+    before it calls `super().__init__`; left alone, they become the names of the default ones.
 
     Args:
         root: folder with the built benchmarks.
@@ -110,10 +167,13 @@ class StoredMetaDataset(CombinationMetaDataset):
     Raises:
         FileNotFoundError: if the benchmark is not built and `download` is false.
         TypeError: if `num_classes_per_task` is no integer.
-        ValueError: for an unknown meta-split, fewer classes than ways, or more examples than the smallest class has.
+        ValueError: for an unknown meta-split or one without classes, fewer classes than ways, or more examples than
+            the smallest class has.
     """
 
     benchmark: ClassVar[Benchmark]
+    variant: str | None = None
+    split: str | None = None
 
     def __init__(
         self,
@@ -131,19 +191,24 @@ class StoredMetaDataset(CombinationMetaDataset):
     ) -> None:
         if num_classes_per_task is None:
             raise TypeError("`num_classes_per_task` must be an integer, got None; pass for example 5.")
-        split = resolve_meta_split(meta_train, meta_val, meta_test, meta_split)
-        store = store_path(self.benchmark, root)
+        meta_split = resolve_meta_split(meta_train, meta_val, meta_test, meta_split)
+        self.variant = variant = self.benchmark.variant_name(self.variant)
+        title, splits = _title(self.benchmark, variant), self.benchmark.variants[variant].splits
+        self.split = split = next(iter(splits)) if self.split is None else self.split
+        _classes_of(title, splits, split, meta_split, ())  # a mistake is found before anything is downloaded
+        store = store_path(self.benchmark, root, variant)
         if download and not opens(store):
-            build(self.benchmark, root)
+            build(self.benchmark, root, variant)
         if not store.is_file():
             raise FileNotFoundError(
-                f"{self.benchmark.title} is not built: there is no {store}. {_how_to_build(self.benchmark, root)}"
+                f"{title} is not built: there is no {store}. {_how_to_build(self.benchmark, root, variant)}"
             )
         source = HDF5Source(store)
+        classes = _classes_of(title, splits, split, meta_split, source.class_names)
         super().__init__(
-            self._kept(source.select(_ids(source.class_names, self.benchmark.split()[split], store))),
+            self._kept(source.select(_ids(source.class_names, classes, store))),
             num_classes_per_task,
-            split,
+            meta_split,
             target_transform,
             dataset_transform,
             class_augmentations,
@@ -155,10 +220,32 @@ class StoredMetaDataset(CombinationMetaDataset):
         return source
 
 
-def _how_to_build(benchmark: Benchmark, root: str | os.PathLike[str]) -> str:
+def _title(benchmark: Benchmark, variant: str) -> str:
+    return benchmark.title if len(benchmark.variants) == 1 else f"{benchmark.title} {variant!r}"
+
+
+def _classes_of(
+    title: str, splits: Mapping[str, Split], split: str, meta_split: str, class_names: Sequence[str]
+) -> Sequence[str]:
+    """The classes of one meta-split of the named split; none if only the names in the store could tell."""
+    if split not in splits:
+        raise ValueError(f"the split of {title} must be one of {', '.join(map(repr, splits))}, got {split!r}.")
+    classes = splits[split](class_names)
+    if classes and not classes.get(meta_split):
+        present = " or ".join(f"meta-{name}" for name in META_SPLITS if classes.get(name))
+        others = [f", or use the split {name!r}" for name in splits if splits[name](class_names).get(meta_split)]
+        raise ValueError(
+            f"the split {split!r} of {title} has no meta-{meta_split} classes; ask for {present}{''.join(others[:1])}."
+        )
+    return classes.get(meta_split, ())
+
+
+def _how_to_build(benchmark: Benchmark, root: str | os.PathLike[str], variant: str) -> str:
+    chosen = "" if len(benchmark.variants) == 1 else f" --variant {variant}"
+    command = f"metabridge build {benchmark.name}{chosen} --root {root}"
     if benchmark.by_hand:
-        return f"{benchmark.by_hand} Then run `metabridge build {benchmark.name} --root {root} --from FILE`."
-    return f"Build it with `metabridge build {benchmark.name} --root {root}`, or pass download=True."
+        return f"{benchmark.by_hand} Then run `{command} --from FILE`."
+    return f"Build it with `{command}`, or pass download=True."
 
 
 def _ids(class_names: Sequence[str], wanted: Sequence[str], store: Path) -> list[int]:
@@ -172,9 +259,13 @@ def _ids(class_names: Sequence[str], wanted: Sequence[str], store: Path) -> list
     return sorted(positions[name] for name in wanted)
 
 
-def store_path(benchmark: Benchmark, root: str | os.PathLike[str]) -> Path:
-    """Where the built store is, or will be: `root/<name>/<name>.h5`."""
-    return Path(root) / benchmark.name / f"{benchmark.name}.h5"
+def store_path(benchmark: Benchmark, root: str | os.PathLike[str], variant: str | None = None) -> Path:
+    """Where a variant's built store is, or will be: `root/<name>/<variant>.h5`.
+
+    Raises:
+        ValueError: for an unknown variant.
+    """
+    return Path(root) / benchmark.name / f"{benchmark.variant_name(variant)}.h5"
 
 
 def opens(store: Path) -> bool:
@@ -191,21 +282,24 @@ def opens(store: Path) -> bool:
 def build(
     benchmark: Benchmark,
     root: str | os.PathLike[str],
+    variant: str | None = None,
     source: str | os.PathLike[str] | None = None,
     progress: bool = True,
 ) -> Path:
-    """Build a benchmark's store unless it is built already.
+    """Build the store of one variant of a benchmark, unless it is built already.
 
     A store that opens is left alone: delete the file to build it again. Archives are verified before they are opened,
     and read in place. An error or an interruption leaves no store, and of two builds at once either one's whole store
     stays. Only a killed process can leave something behind, a hidden `.part` file beside the store: it is never read,
-    and may be deleted when no build is running.
+    and the next build removes it.
 
     Args:
         benchmark: which.
         root: folder with the built benchmarks; archives are downloaded to `root/<downloads>/downloads`.
-        source: where the official files are; `None` downloads them. The archive, if there is one; a folder that holds
-            the archives; or a folder with their unpacked content. Where nothing can be downloaded, the single file.
+        variant: which of its variants; `None` means the first.
+        source: where the official files are; `None` downloads them. The archive, if it is the only one; or a folder
+            that holds the archives or their unpacked content (where it holds both, the archive is taken). Where nothing
+            can be downloaded, the single file.
         progress: show bars, and whether there was anything to do, on standard error.
 
     Returns:
@@ -215,9 +309,11 @@ def build(
         ConnectionError: if no address delivers an archive.
         FileNotFoundError: if `source` does not exist or does not hold what is needed, or is `None` for a benchmark
             that has no download.
-        ValueError: for a wrong checksum, an unsafe or damaged archive or image, and for files of another dataset.
+        ValueError: for an unknown variant, a wrong checksum, an unsafe or damaged archive or image, and for files of
+            another dataset.
     """
-    store = store_path(benchmark, root)
+    variant = benchmark.variant_name(variant)
+    store, chosen = store_path(benchmark, root, variant), benchmark.variants[variant]
     if opens(store):
         if progress:
             print(f"{store} is built already; delete the file to build it again.", file=sys.stderr)
@@ -226,14 +322,14 @@ def build(
         if benchmark.by_hand:
             raise FileNotFoundError(
                 f"{benchmark.title} cannot be downloaded, as no checksum of the official file is known. "
-                f"{_how_to_build(benchmark, root)}"
+                f"{_how_to_build(benchmark, root, variant)}"
             )
         downloads = Path(root) / benchmark.downloads / "downloads"
-        paths = [fetch(archive, downloads, progress) for archive in benchmark.archives]
+        paths = [fetch(archive, downloads, progress) for archive in chosen.archives]
     else:
-        paths = _locate(benchmark, Path(source))
-    with benchmark.read(paths, progress) as content:
-        _check_classes(benchmark, content, paths)
+        paths = _locate(benchmark, chosen, Path(source))
+    with chosen.read(paths, progress) as content:
+        _check_classes(benchmark.title, chosen, content, paths)
         write_store(
             store,
             content.class_names,
@@ -243,15 +339,16 @@ def build(
             content.blocks,
             {
                 "benchmark": benchmark.name,
-                "archives": {path.resolve().name: _checksum(benchmark, path) for path in paths},
+                "variant": variant,
+                "archives": _checksums(chosen, paths),
                 "preparation": content.preparation,
             },
         )
     return store
 
 
-def _locate(benchmark: Benchmark, source: Path) -> list[Path]:
-    """The verified archives below or at `source`, or the folder itself if it holds none of them."""
+def _locate(benchmark: Benchmark, variant: Variant, source: Path) -> list[Path]:
+    """For each archive, the verified file at or below `source` or its unpacked folder; or the file got by hand."""
     if not source.exists():
         raise FileNotFoundError(
             f"`source` must be an archive or a folder, there is nothing at {source}; check the path."
@@ -260,40 +357,65 @@ def _locate(benchmark: Benchmark, source: Path) -> list[Path]:
         if not source.is_file():
             raise ValueError(f"`source` must be one file, got the folder {source}. {benchmark.by_hand}")
         return [source]
-    names = ", ".join(archive.name for archive in benchmark.archives)
-    if source.is_file():
-        if len(benchmark.archives) > 1:
-            raise ValueError(f"`source` must be a folder that holds {names}, got the file {source}; pass its folder.")
-        verify(source, benchmark.archives[0])
-        return [source]
-    present = [archive for archive in benchmark.archives if (source / archive.name).is_file()]
-    if not present:
-        return [source]
-    missing = [archive for archive in benchmark.archives if archive not in present]
-    if missing:
-        raise FileNotFoundError(f"`source` must hold {names}, {source} lacks {missing[0]}; put it there.")
-    for archive in present:
-        verify(source / archive.name, archive)
-    return [source / archive.name for archive in present]
+    if source.is_dir():
+        if not variant.folders and not any((source / archive.name).is_file() for archive in variant.archives):
+            return [source]
+        folders = variant.folders or [None] * len(variant.archives)
+        return [_in_folder(source, *each) for each in zip(variant.archives, folders, strict=True)]
+    if len(variant.archives) > 1:
+        raise ValueError(
+            f"`source` must be a folder that holds all {len(variant.archives)} archives, "
+            f"{' and '.join(archive.name for archive in variant.archives)}, got the file {source}; pass its folder."
+        )
+    verify(source, variant.archives[0])
+    return [source]
 
 
-def _check_classes(benchmark: Benchmark, content: Content, paths: Sequence[Path]) -> None:
-    expected = {name for meta_split in META_SPLITS for name in benchmark.split()[meta_split]}
+def _in_folder(source: Path, archive: Archive, folder: str | None) -> Path:
+    """The verified archive in a folder, or the folder that was unpacked from it."""
+    path = source / archive.name
+    if path.is_file():
+        verify(path, archive)
+        return path
+    if folder is not None and (source / folder).is_dir():
+        return source / folder
+    if folder is not None and source.resolve().name == folder:
+        return source
+    unpacked = "" if folder is None else f" or the unpacked folder {folder}"
+    raise FileNotFoundError(
+        f"`source` must hold {archive.name}{unpacked}, {source} does not; download the archive from "
+        f"{' or '.join(archive.addresses)}."
+    )
+
+
+def _check_classes(title: str, variant: Variant, content: Content, paths: Sequence[Path]) -> None:
+    splits = [split(()) for split in variant.splits.values()]
+    expected = {name for split in splits for names in split.values() for name in names} or set(content.class_names)
     missing, unknown = sorted(expected - set(content.class_names)), sorted(set(content.class_names) - expected)
     if missing or unknown:
         what = f"lacks {missing[0]!r}" if missing else f"holds {unknown[0]!r} besides"
         raise ValueError(
-            f"{paths[0]} must hold the {len(expected)} classes of {benchmark.title}, it has {len(content.class_names)} "
-            f"and {what}; pass the official files."
+            f"{paths[0]} must hold the {len(expected)} classes of {title}, it has {len(content.class_names)} and "
+            f"{what}; pass the official files."
         )
 
 
-def _checksum(benchmark: Benchmark, path: Path) -> str:
-    if benchmark.by_hand:
-        with path.open("rb") as file:
-            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
-    known = {archive.name: archive.checksum for archive in benchmark.archives}
-    return "folder" if path.is_dir() else known[path.name] if path.name in known else benchmark.archives[0].checksum
+def _checksums(variant: Variant, paths: Sequence[Path]) -> dict[str, str]:
+    """What is known of the files a store was built from, by name."""
+    if len(paths) == len(variant.archives):
+        known = zip(variant.archives, paths, strict=True)
+        return {archive.name: "folder" if path.is_dir() else archive.checksum for archive, path in known}
+    (path,) = paths
+    if path.is_dir():
+        return {path.resolve().name: "folder"}
+    with path.open("rb") as file:
+        return {path.resolve().name: f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"}
+
+
+def table_split(name: str, class_names: Sequence[str] = ()) -> Mapping[str, Sequence[str]]:
+    """A split whose classes are listed in the table `name`; the names in a store do not matter."""
+    del class_names
+    return {meta_split: split_table(name)[meta_split] for meta_split in META_SPLITS}
 
 
 @cache

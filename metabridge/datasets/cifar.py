@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import open_members
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, blocks_of_classes, split_table
+from metabridge.datasets.benchmarks import (
+    Benchmark,
+    Content,
+    StoredMetaDataset,
+    Variant,
+    blocks_of_classes,
+    table_split,
+)
 from metabridge.datasets.fetch import Archive
 from metabridge.datasets.pickles import load_pickle
 
@@ -83,26 +90,37 @@ def _check(
         )
 
 
-_LICENCE = "none stated by its authors"
+_TERMS, _LICENCE = "unknown", "none stated by its authors"
+
+
+def _variant(table: str, num_examples: tuple[int, ...]) -> Variant:
+    return Variant(
+        archives=(ARCHIVE,),
+        read=read_cifar100,
+        splits={"official": partial(table_split, table)},
+        num_classes=100,
+        num_examples=num_examples,
+        example_shape=(32, 32, 3),
+        dtype=np.uint8,
+    )
+
 
 CIFAR_FS = Benchmark(
     name="cifar_fs",
     title="CIFAR-FS",
-    description="photographs, 600 of each class, 32x32 RGB, Bertinetto et al. 2019",
+    description="photographs, Bertinetto et al. 2019",
+    terms=_TERMS,
     licence=_LICENCE,
-    archives=(ARCHIVE,),
-    read=read_cifar100,
-    split=partial(split_table, "cifar_fs"),
+    variants={"full": _variant("cifar_fs", (38_400, 9_600, 12_000))},
     downloads="cifar100",
 )
 FC_100 = Benchmark(
     name="fc100",
     title="FC100",
-    description="photographs, 600 of each class, split by superclass, 32x32 RGB, Oreshkin et al. 2018",
+    description="photographs, Oreshkin et al. 2018",
+    terms=_TERMS,
     licence=_LICENCE,
-    archives=(ARCHIVE,),
-    read=read_cifar100,
-    split=partial(split_table, "fc100"),
+    variants={"full": _variant("fc100", (36_000, 12_000, 12_000))},
     downloads="cifar100",
 )
 

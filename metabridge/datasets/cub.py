@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import open_members
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, split_table
+from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, table_split
 from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import centre_crop, decode, decoder, is_image
 
@@ -70,11 +70,20 @@ def read_cub(paths: Sequence[Path], progress: bool, images: int = IMAGES) -> Ite
 CUB_200 = Benchmark(
     name="cub",
     title="Caltech-UCSD Birds",
-    description="bird species, 41 to 60 photographs each, 84x84 RGB, Wah et al. 2011, split of Chen et al. 2019",
+    description="birds, Wah et al. 2011",
+    terms="unknown",
     licence="photographs belong to their authors; none stated",
-    archives=(ARCHIVE,),
-    read=read_cub,
-    split=partial(split_table, "cub"),
+    variants={
+        "full": Variant(
+            archives=(ARCHIVE,),
+            read=read_cub,
+            splits={"official": partial(table_split, "cub")},
+            num_classes=200,
+            num_examples=(5_885, 2_950, 2_953),
+            example_shape=(SIZE, SIZE, 3),
+            dtype=np.uint8,
+        )
+    },
     downloads="cub",
 )
 

@@ -2,16 +2,18 @@
 
 import os
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from metabridge.datasets.benchmarks import StoredMetaDataset
 from metabridge.datasets.cifar import CIFARFS, FC100
 from metabridge.datasets.cub import CUB
 from metabridge.datasets.miniimagenet import MiniImagenet
 from metabridge.datasets.multimnist import DoubleMNIST, TripleMNIST
 from metabridge.datasets.omniglot import Omniglot
+from metabridge.datasets.pascal5i import Pascal5i
 from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
 from metabridge.datasets.tieredimagenet import TieredImagenet
-from metabridge.metadatasets import CombinationMetaDataset, resolve_meta_split
+from metabridge.metadatasets import resolve_meta_split
 from metabridge.splitters import ClassSplitter
 from metabridge.transforms import Categorical, Rotation
 
@@ -24,6 +26,7 @@ __all__ = [
     "letter",
     "miniimagenet",
     "omniglot",
+    "pascal5i",
     "plants_margin",
     "plants_shape",
     "plants_texture",
@@ -31,7 +34,23 @@ __all__ = [
     "triplemnist",
 ]
 
-D = TypeVar("D", bound=CombinationMetaDataset)
+D = TypeVar("D", bound=StoredMetaDataset)
+D_co = TypeVar("D_co", bound=StoredMetaDataset, covariant=True)
+
+
+class Helper(Protocol[D_co]):
+    """What all helpers are called with; `help(miniimagenet)` explains it."""
+
+    def __call__(
+        self,
+        folder: str | os.PathLike[str],
+        shots: int,
+        ways: int,
+        shuffle: bool = True,
+        test_shots: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> D_co: ...
 
 
 def omniglot(
@@ -67,164 +86,56 @@ def omniglot(
     return _helped(Omniglot, folder, shots, ways, shuffle, test_shots, seed, kwargs)
 
 
-def miniimagenet(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> MiniImagenet:
-    """Mini-ImageNet with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+def _helper(name: str, meta_dataset: type[D]) -> Helper[D]:
+    """The helper of a benchmark that needs no more than a splitter and permuted labels."""
 
-    Arguments and errors are those of `omniglot`, with the further ones of `MiniImagenet`; no class is augmented.
-    """
-    return _helped(MiniImagenet, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+    def helper(
+        folder: str | os.PathLike[str],
+        shots: int,
+        ways: int,
+        shuffle: bool = True,
+        test_shots: int | None = None,
+        seed: int | None = None,
+        **kwargs: Any,
+    ) -> D:
+        return _helped(meta_dataset, folder, shots, ways, shuffle, test_shots, seed, kwargs)
 
-
-def cifar_fs(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> CIFARFS:
-    """CIFAR-FS with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
-
-    Arguments and errors are those of `omniglot`, with the further ones of `CIFARFS`; no class is augmented.
-    """
-    return _helped(CIFARFS, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+    helper.__name__ = helper.__qualname__ = name
+    helper.__annotations__["return"] = meta_dataset
+    summary = (meta_dataset.__doc__ or "").partition("\n")[0]  # python -OO leaves none
+    helper.__doc__ = _DOCUMENTATION.format(summary=summary, meta_dataset=meta_dataset.__name__)
+    return helper
 
 
-def fc100(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> FC100:
-    """FC100 with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+_DOCUMENTATION = """{summary}
 
-    Arguments and errors are those of `omniglot`, with the further ones of `FC100`; no class is augmented.
-    """
-    return _helped(FC100, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+With a support set `"train"` and a query set `"test"` of every class, and permuted labels. No class is augmented.
 
+Args:
+    folder: folder with the built benchmarks.
+    shots: support examples per class.
+    ways: classes per task.
+    shuffle: draw the examples at random.
+    test_shots: query examples per class; `None` means as many as `shots`.
+    seed: seed of the episodes.
+    **kwargs: further arguments of `{meta_dataset}`: `meta_train=True`, `download=True`, `transform=[…]`, ….
+        `target_transform` replaces the permuted labels.
 
-def cub(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> CUB:
-    """Caltech-UCSD Birds with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+Raises:
+    ValueError: if `num_classes_per_task` is given and is not `ways`; and whatever `{meta_dataset}` raises.
+"""
 
-    Arguments and errors are those of `omniglot`, with the further ones of `CUB`; no class is augmented.
-    """
-    return _helped(CUB, folder, shots, ways, shuffle, test_shots, seed, kwargs)
-
-
-def doublemnist(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> DoubleMNIST:
-    """Double MNIST with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
-
-    Arguments and errors are those of `omniglot`, with the further ones of `DoubleMNIST`; no class is augmented.
-    """
-    return _helped(DoubleMNIST, folder, shots, ways, shuffle, test_shots, seed, kwargs)
-
-
-def triplemnist(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> TripleMNIST:
-    """Triple MNIST with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
-
-    Arguments and errors are those of `omniglot`, with the further ones of `TripleMNIST`; no class is augmented.
-    """
-    return _helped(TripleMNIST, folder, shots, ways, shuffle, test_shots, seed, kwargs)
-
-
-def letter(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> Letter:
-    """Letter with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
-
-    Arguments and errors are those of `omniglot`, with the further ones of `Letter`; no class is augmented.
-    """
-    return _helped(Letter, folder, shots, ways, shuffle, test_shots, seed, kwargs)
-
-
-def plants_margin(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> PlantsMargin:
-    """Plants (margin) with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
-
-    Arguments and errors are those of `omniglot`, with the further ones of `PlantsMargin`; no class is augmented.
-    """
-    return _helped(PlantsMargin, folder, shots, ways, shuffle, test_shots, seed, kwargs)
-
-
-def plants_shape(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> PlantsShape:
-    """Plants (shape) with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
-
-    Arguments and errors are those of `omniglot`, with the further ones of `PlantsShape`; no class is augmented.
-    """
-    return _helped(PlantsShape, folder, shots, ways, shuffle, test_shots, seed, kwargs)
-
-
-def plants_texture(
-    folder: str | os.PathLike[str],
-    shots: int,
-    ways: int,
-    shuffle: bool = True,
-    test_shots: int | None = None,
-    seed: int | None = None,
-    **kwargs: Any,
-) -> PlantsTexture:
-    """Plants (texture) with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
-
-    Arguments and errors are those of `omniglot`, with the further ones of `PlantsTexture`; no class is augmented.
-    """
-    return _helped(PlantsTexture, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+miniimagenet = _helper("miniimagenet", MiniImagenet)
+tieredimagenet = _helper("tieredimagenet", TieredImagenet)
+cifar_fs = _helper("cifar_fs", CIFARFS)
+fc100 = _helper("fc100", FC100)
+cub = _helper("cub", CUB)
+doublemnist = _helper("doublemnist", DoubleMNIST)
+triplemnist = _helper("triplemnist", TripleMNIST)
+letter = _helper("letter", Letter)
+plants_margin = _helper("plants_margin", PlantsMargin)
+plants_shape = _helper("plants_shape", PlantsShape)
+plants_texture = _helper("plants_texture", PlantsTexture)
 
 
 def bach(
@@ -238,27 +149,40 @@ def bach(
 ) -> Bach:
     """Bach with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
 
-    Arguments and errors are those of `omniglot`, with the further ones of `Bach`; no class is augmented. Chords with
-    fewer examples than a task takes are left out, unless `min_num_samples_per_class` says otherwise.
+    Arguments and errors are those of `letter`, with the further ones of `Bach`. Chords with fewer examples than a task
+    takes are left out, unless `min_num_samples_per_class` says otherwise.
     """
     kwargs.setdefault("min_num_samples_per_class", shots + (shots if test_shots is None else test_shots))
     return _helped(Bach, folder, shots, ways, shuffle, test_shots, seed, kwargs)
 
 
-def tieredimagenet(
+def pascal5i(
     folder: str | os.PathLike[str],
     shots: int,
-    ways: int,
+    ways: int = 1,
     shuffle: bool = True,
     test_shots: int | None = None,
     seed: int | None = None,
     **kwargs: Any,
-) -> TieredImagenet:
-    """Tiered-ImageNet with a support set `"train"` and a query set `"test"` of every class, and permuted labels.
+) -> Pascal5i:
+    """Pascal-5i with a support set `"train"` and a query set `"test"` of images and masks; one class a task.
 
-    Arguments and errors are those of `omniglot`, with the further ones of `TieredImagenet`; no class is augmented.
+    Torchmeta resizes to 500 pixels; here images have the size they were built with, 321 unless `variant` says 400.
+
+    Args:
+        folder: folder with the built benchmarks.
+        shots: support examples.
+        ways: 1.
+        shuffle: draw the examples at random.
+        test_shots: query examples; `None` means as many as `shots`.
+        seed: seed of the episodes.
+        **kwargs: further arguments of `Pascal5i`: `meta_train=True`, `fold=2`, `download=True`, ….
+
+    Raises:
+        ValueError: if `num_classes_per_task` is given and is not `ways`; and whatever `Pascal5i` raises.
     """
-    return _helped(TieredImagenet, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+    kwargs.setdefault("target_transform", None)
+    return _helped(Pascal5i, folder, shots, ways, shuffle, test_shots, seed, kwargs)
 
 
 def _helped(

@@ -1,14 +1,14 @@
 """Images as archives hold them, decoded to arrays of one size."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["centre_crop", "decode", "decoder", "exactly", "is_image"]
+__all__ = ["centre_crop", "decode", "decoder", "exactly", "is_image", "squashed"]
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError)  # SyntaxError: Pillow's word for a broken PNG
 
@@ -17,7 +17,13 @@ Image = Any
 
 
 def decode(
-    content: bytes, name: str, archive: Path, form: str, mode: str, shape: Callable[[Image], Image]
+    content: bytes,
+    name: str,
+    archive: Path,
+    form: str | Sequence[str],
+    mode: str,
+    shape: Callable[[Image], Image],
+    remedy: str = "get the archive again",
 ) -> npt.NDArray[np.uint8]:
     """One image as a uint8 array `(H, W, channels)`.
 
@@ -25,9 +31,10 @@ def decode(
         content: the file.
         name: its name, for messages.
         archive: where it is from, for messages.
-        form: Pillow's name of the only format accepted: `"PNG"` or `"JPEG"`.
+        form: Pillow's name of the only format accepted, `"PNG"` or `"JPEG"`; or several.
         mode: `"RGB"` or `"L"`.
         shape: brings the decoded image to the size wanted.
+        remedy: what to do about a damaged image, for messages.
 
     Raises:
         ValueError: for a damaged image, one of another format, or a decompression bomb.
@@ -35,11 +42,12 @@ def decode(
     from PIL import Image as Pillow
     from PIL import UnidentifiedImageError
 
+    forms = [form] if isinstance(form, str) else form
     try:
-        image = shape(Pillow.open(io.BytesIO(content), formats=[form]).convert(mode))
+        image = shape(Pillow.open(io.BytesIO(content), formats=list(forms)).convert(mode))
     except (*_BROKEN_IMAGE, Pillow.DecompressionBombError) as error:
-        reason = f"it is no {form} image" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(f"{archive}: {name!r} cannot be used ({reason}); get the archive again.") from None
+        reason = f"it is no {' or '.join(forms)} image" if isinstance(error, UnidentifiedImageError) else error
+        raise ValueError(f"{archive}: {name!r} cannot be used ({reason}); {remedy}.") from None
     array = np.asarray(image)
     return array if array.ndim == 3 else array[:, :, np.newaxis]
 
@@ -83,5 +91,16 @@ def centre_crop(size: int, shorter: int) -> Callable[[Image], Image]:
         resized = image.resize(sides, Pillow.Resampling.BILINEAR)
         left, top = round((resized.width - size) / 2.0), round((resized.height - size) / 2.0)
         return resized.crop((left, top, left + size, top + size))
+
+    return shape
+
+
+def squashed(width: int, height: int) -> Callable[[Image], Image]:
+    """To this size by Pillow's bicubic filter, which smooths where it shrinks; the sides' proportion is lost."""
+
+    def shape(image: Image) -> Image:
+        from PIL import Image as Pillow
+
+        return image.resize((width, height), Pillow.Resampling.BICUBIC)
 
     return shape

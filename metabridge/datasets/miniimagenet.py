@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import open_members
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, split_table
+from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
 from metabridge.datasets.fetch import Archive
+from metabridge.datasets.ilsvrc import is_ilsvrc_folder
 from metabridge.datasets.pickles import load_pickle
 
 __all__ = ["MINI_IMAGENET", "MiniImagenet", "read_mini_imagenet"]
@@ -37,6 +38,12 @@ def read_mini_imagenet(
     from tqdm import tqdm
 
     path = paths[0]
+    if is_ilsvrc_folder(path) and not any(path.glob("mini-imagenet-cache-*.pkl")):
+        raise ValueError(
+            f"{path} must hold the pickles of Mini-ImageNet, got ILSVRC-2012's class folders: which 600 photographs of "
+            "a class belong to it is published only by numbers that are not names of ILSVRC's files; pass the official "
+            f"{ARCHIVE.name}, or a folder with its three files."
+        )
     with open_members(path, max_member_bytes=_MEMBER_BYTES) as members:
         files = {split: _member(path, members.names, split) for split in _FILES}
         table = split_table("mini_imagenet")
@@ -89,11 +96,20 @@ def _classes(
 MINI_IMAGENET = Benchmark(
     name="miniimagenet",
     title="Mini-ImageNet",
-    description="photographs, 600 of each class, 84x84 RGB, Vinyals et al. 2016, split of Ravi & Larochelle 2017",
+    description="photographs, Ravi & Larochelle 2017",
+    terms="research only",
     licence="ImageNet's terms of access: non-commercial research",
-    archives=(ARCHIVE,),
-    read=read_mini_imagenet,
-    split=partial(split_table, "mini_imagenet"),
+    variants={
+        "full": Variant(
+            archives=(ARCHIVE,),
+            read=read_mini_imagenet,
+            splits={"official": partial(table_split, "mini_imagenet")},
+            num_classes=100,
+            num_examples=(38_400, 9_600, 12_000),
+            example_shape=SHAPE,
+            dtype=np.uint8,
+        )
+    },
     downloads="miniimagenet",
 )
 

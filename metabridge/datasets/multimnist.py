@@ -9,10 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import open_members
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, blocks_of_classes, split_table
+from metabridge.datasets.benchmarks import (
+    Benchmark,
+    Content,
+    StoredMetaDataset,
+    Variant,
+    blocks_of_classes,
+    table_split,
+)
 from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import decode, exactly, is_image
-from metabridge.metadatasets import META_SPLITS
 
 __all__ = ["DOUBLE_MNIST", "TRIPLE_MNIST", "DoubleMNIST", "TripleMNIST", "read_digits"]
 
@@ -27,11 +33,11 @@ def read_digits(
     path = paths[0]
     with open_members(path, max_total_bytes=64 << 30) as members:
         images: dict[str, list[str]] = {}
-        table = split_table(title)
+        classes = {meta_split: set(names) for meta_split, names in table_split(title).items()}
         for name in members.names:
             parts = name.split("/")
-            if is_image(name, ".png") and len(parts) >= 3 and parts[-3] in META_SPLITS:
-                if parts[-2] not in table[parts[-3]]:
+            if is_image(name, ".png") and len(parts) >= 3 and parts[-3] in classes:
+                if parts[-2] not in classes[parts[-3]]:
                     raise ValueError(
                         f"{path}: {name!r} is in meta-{parts[-3]}, where the official split has no class "
                         f"{parts[-2]!r}; pass the official archive or its unpacked folder."
@@ -60,39 +66,55 @@ def read_digits(
         )
 
 
-_LICENCE = "MIT for the images' generator; MNIST by LeCun et al. 1998"
+def _benchmark(
+    name: str, title: str, digits: str, archive: Archive, num_classes: int, num_examples: tuple[int, ...], size: int
+) -> Benchmark:
+    return Benchmark(
+        name=name,
+        title=title,
+        description=f"{digits} of digits, Sun 2019",
+        terms="MIT in part",
+        licence="MIT for the images' generator; MNIST by LeCun et al. 1998",
+        variants={
+            "full": Variant(
+                archives=(archive,),
+                read=partial(read_digits, title=name, size=size),
+                splits={"official": partial(table_split, name)},
+                num_classes=num_classes,
+                num_examples=num_examples,
+                example_shape=(size, size, 1),
+                dtype=np.uint8,
+            )
+        },
+        downloads=name,
+    )
 
-DOUBLE_MNIST = Benchmark(
-    name="double_mnist",
-    title="Double MNIST",
-    description="pairs of handwritten digits, 1000 images each, 64x64 grey, Sun 2019",
-    licence=_LICENCE,
-    archives=(
-        Archive(
-            "double_mnist_seed_123_image_size_64_64.zip",
-            ("gdrive:1MqQCdLt9TVE3joAMw4FwJp_B8F-htrAo",),
-            md5="6d8b185c0cde155eb39d0e3615ab4f23",
-        ),
+
+DOUBLE_MNIST = _benchmark(
+    "double_mnist",
+    "Double MNIST",
+    "pairs",
+    Archive(
+        "double_mnist_seed_123_image_size_64_64.zip",
+        ("gdrive:1MqQCdLt9TVE3joAMw4FwJp_B8F-htrAo",),
+        md5="6d8b185c0cde155eb39d0e3615ab4f23",
     ),
-    read=partial(read_digits, title="double_mnist", size=64),
-    split=partial(split_table, "double_mnist"),
-    downloads="double_mnist",
+    num_classes=100,
+    num_examples=(64_000, 16_000, 20_000),
+    size=64,
 )
-TRIPLE_MNIST = Benchmark(
-    name="triple_mnist",
-    title="Triple MNIST",
-    description="triples of handwritten digits, 1000 images each, 84x84 grey, Sun 2019",
-    licence=_LICENCE,
-    archives=(
-        Archive(
-            "triple_mnist_seed_123_image_size_84_84.zip",
-            ("gdrive:1xqyW289seXYaDSqD2jaBPMKVAAjPP9ee",),
-            md5="9508b047f9fbb834c02bc13ef44245da",
-        ),
+TRIPLE_MNIST = _benchmark(
+    "triple_mnist",
+    "Triple MNIST",
+    "triples",
+    Archive(
+        "triple_mnist_seed_123_image_size_84_84.zip",
+        ("gdrive:1xqyW289seXYaDSqD2jaBPMKVAAjPP9ee",),
+        md5="9508b047f9fbb834c02bc13ef44245da",
     ),
-    read=partial(read_digits, title="triple_mnist", size=84),
-    split=partial(split_table, "triple_mnist"),
-    downloads="triple_mnist",
+    num_classes=1000,
+    num_examples=(640_000, 160_000, 200_000),
+    size=84,
 )
 
 

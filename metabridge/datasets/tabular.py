@@ -5,15 +5,15 @@ that file holds is checked.
 """
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, split_table
+from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, table_split
 from metabridge.sources.hdf5 import HDF5Selection
 from metabridge.sources.tables import group_labels
 from metabridge.splitters import Splitter
@@ -191,14 +191,31 @@ def _content(
     )
 
 
+def _variant(
+    read: Callable[[Sequence[Path], bool], AbstractContextManager[Content]],
+    table: str,
+    num_classes: int,
+    num_examples: tuple[int, ...],
+    features: int,
+) -> Variant:
+    return Variant(
+        archives=(),
+        read=read,
+        splits={"official": partial(table_split, table)},
+        num_classes=num_classes,
+        num_examples=num_examples,
+        example_shape=(features,),
+        dtype=np.float32,
+    )
+
+
 LETTER = Benchmark(
     name="letter",
     title="Letter",
-    description="printed capital letters, 734 to 813 each, 16 features, Frey and Slate 1991",
+    description="printed letters, Frey & Slate 1991",
+    terms="CC BY 4.0?",
     licence="CC BY 4.0 by UCI's general terms, not verified for this set",
-    archives=(),
-    read=read_letter,
-    split=partial(split_table, "letter"),
+    variants={"full": _variant(read_letter, "letter", 26, (11_636, 3_756, 4_608), 16)},
     downloads="letter",
     by_hand="Get letter-recognition.data of the UCI Machine Learning Repository, data set 59 (Letter Recognition).",
 )
@@ -207,15 +224,14 @@ LETTER = Benchmark(
 def _plants(
     name: str, openml: int, official: str, rows: tuple[int, ...], largest: tuple[float, float], sizes: tuple[int, int]
 ) -> Benchmark:
-    leaves = " or ".join(str(size) for size in sorted(set(sizes)))
+    read = partial(read_plants, rows=rows, largest=largest, sizes=sizes)
     return Benchmark(
         name=f"plants_{name}",
         title=f"One Hundred Plants ({name})",
-        description=f"leaves of 100 plant species, {leaves} each, 64 features of their {name}, Mallah et al. 2013",
+        description=f"leaf {name}s, Mallah et al. 2013",
+        terms="unknown",
         licence="unknown",
-        archives=(),
-        read=partial(read_plants, rows=rows, largest=largest, sizes=sizes),
-        split=partial(split_table, "one_hundred_plants"),
+        variants={"full": _variant(read, "one_hundred_plants", 100, (1_120, 240, 240), 64)},
         downloads="one_hundred_plants",
         by_hand=(
             f"Get OpenML's data set {openml} as CSV or ARFF. ({official} of UCI data set 241 is the same with names of "
@@ -231,11 +247,10 @@ PLANTS_TEXTURE = _plants("texture", 1493, "data_Tex_64.txt", (1599, 1600), (0.6,
 BACH = Benchmark(
     name="bach",
     title="Bach",
-    description="chords of 60 chorales, 1 to 503 each, 29 features, Radicioni and Esposito 2010",
+    description="chords, Radicioni & Esposito 2010",
+    terms="unknown",
     licence="unknown",
-    archives=(),
-    read=read_bach,
-    split=partial(split_table, "bach"),
+    variants={"full": _variant(read_bach, "bach", 102, (2_987, 1_211, 1_467), 29)},
     downloads="bach",
     by_hand=(
         "Get jsbach_chorals_harmony.data of the UCI Machine Learning Repository, data set 298 "

@@ -1,8 +1,9 @@
 """Tiered-ImageNet: 608 classes of ImageNet in 34 categories, 84×84, meta-splits of whole categories."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import Members, open_members
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, split_table
+from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
 from metabridge.datasets.fetch import Archive
+from metabridge.datasets.ilsvrc import class_folders, is_wnid, read_ilsvrc
 from metabridge.datasets.images import decode, exactly
 from metabridge.datasets.pickles import load_pickle, stream_pickled_list
 from metabridge.metadatasets import META_SPLITS
@@ -29,18 +31,47 @@ EXAMPLES = {"train": 448_695, "val": 124_261, "test": 206_209}
 SHAPE = (84, 84, 3)
 _ARCHIVE_BYTES = 32 << 30  # 12.9 GB are official, nearly all of them in one member
 _TEXT_BYTES = 1 << 20
+_LABELS = "_labels.pkl"
 _BROKEN_LABELS = (KeyError, TypeError, ValueError, IndexError, OverflowError)
 
 
-@contextmanager
 def read_tiered_imagenet(
     paths: Sequence[Path], progress: bool, examples: Mapping[str, int] = EXAMPLES
-) -> Iterator[Content]:
-    """The pickles of Ren et al. 2018, one photograph in memory at a time; classes by meta-split, by wnid in each.
+) -> AbstractContextManager[Content]:
+    """The published pickles, or the photographs of ILSVRC-2012; classes by meta-split, by wnid in each.
 
-    Examples of a class keep the order of the file.
+    Args:
+        paths: the official archive, a folder with its files, or a folder with ILSVRC-2012's class folders.
+        progress: show a bar on standard error.
+        examples: meta-split → how many photographs there must be.
     """
     path = paths[0]
+    if path.is_dir() and not any(path.glob(f"*{_LABELS}")):
+        folder = class_folders(path)
+        if folder is not None:
+            classes = table_split("tiered_imagenet")
+            return read_ilsvrc(folder, "Tiered-ImageNet", classes, examples, SHAPE[0], progress)
+        if not _pickles_below(path):
+            raise ValueError(
+                f"{path} must hold the pickles of {ARCHIVE.name}, train{_LABELS} and so on, or ILSVRC-2012's training "
+                "photographs, one folder per wnid with its *.JPEG files, got neither; pass the archive, the folder "
+                "with its files, or ILSVRC-2012's `train` folder."
+            )
+    return _read_pickles(path, progress, examples)
+
+
+def _pickles_below(folder: Path) -> bool:
+    """Whether the archive's files are anywhere below; class folders with a million photographs are not looked into."""
+    for _, folders, files in os.walk(folder):
+        if any(file.endswith(_LABELS) for file in files):
+            return True
+        folders[:] = [name for name in folders if not is_wnid(name)]
+    return False
+
+
+@contextmanager
+def _read_pickles(path: Path, progress: bool, examples: Mapping[str, int]) -> Iterator[Content]:
+    """The pickles of Ren et al. 2018, one photograph in memory at a time; examples of a class keep the file's order."""
     with open_members(path, max_member_bytes=_ARCHIVE_BYTES, max_total_bytes=_ARCHIVE_BYTES) as members:
         files = {
             split: tuple(_member(members, f"{split}_{what}.pkl") for what in ("images_png", "labels"))
@@ -169,11 +200,20 @@ def _encoded(item: Any, where: str) -> bytes:
 TIERED_IMAGENET = Benchmark(
     name="tieredimagenet",
     title="Tiered-ImageNet",
-    description="photographs, 779,165 in 608 classes of 34 categories, 84x84 RGB, Ren et al. 2018",
+    description="photographs, Ren et al. 2018",
+    terms="research only",
     licence="ImageNet's terms of access: non-commercial research",
-    archives=(ARCHIVE,),
-    read=read_tiered_imagenet,
-    split=partial(split_table, "tiered_imagenet"),
+    variants={
+        "full": Variant(
+            archives=(ARCHIVE,),
+            read=read_tiered_imagenet,
+            splits={"official": partial(table_split, "tiered_imagenet")},
+            num_classes=608,
+            num_examples=tuple(EXAMPLES.values()),
+            example_shape=SHAPE,
+            dtype=np.uint8,
+        )
+    },
     downloads="tieredimagenet",
 )
 
@@ -186,6 +226,12 @@ class TieredImagenet(StoredMetaDataset):
 
     The archive takes 12.9 GB and the store 16.5 GB of disk. Building reads the archive twice and keeps about a
     thousand photographs in memory; the store is memory-mapped, so that tasks need little memory too.
+
+    It can also be built from one's own copy of ILSVRC-2012, whose photographs of these classes it is:
+    `metabridge build tieredimagenet --from ILSVRC2012/train`. They are squashed to 84×84 by Pillow's bicubic filter,
+    which smooths; those of the archive were squashed by OpenCV's, which does not. Classes, and how many photographs
+    each has, are the same, but the pixels and the order within a class differ, and so does the fingerprint: do not
+    compare accuracies across the two.
 
     58 of the classes are also in Mini-ImageNet, five of its meta-test classes among the meta-train classes here: a
     network trained here must not be tested there.

@@ -1,11 +1,13 @@
 """Archives in Omniglot's official format, made here, and a web server that misbehaves on request."""
 
+import dataclasses
 import hashlib
 import io
 import os
 import threading
 import zipfile
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -13,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metabridge.datasets import omniglot
 from metabridge.datasets.fetch import Archive
+from metabridge.datasets.omniglot import OMNIGLOT, read_omniglot
 
 ALPHABETS = {"Balinese": 2, "Greek": 1, "Korean": 2, "Latin": 2}
 SMALL1 = "images_background_small1"
@@ -76,14 +78,24 @@ def made(drawings):
 
 @pytest.fixture
 def official(monkeypatch):
-    """Declare files to be a variant's official archives; `urls` are where they can be had."""
+    """Declare files of 7 characters each to be a variant's official archives; `urls` are where they can be had."""
 
-    def declare(variant, *paths, characters=7, urls=()):
-        parts = tuple(omniglot.Part(archive_of(path, urls), characters) for path in paths)
-        monkeypatch.setitem(omniglot.VARIANTS, variant, parts)
-        return parts
+    def declare(variant, *paths, urls=()):
+        read = partial(read_omniglot, title=f"omniglot {variant}", characters={path.stem: 7 for path in paths})
+        changed = dataclasses.replace(
+            OMNIGLOT.variants[variant],
+            archives=tuple(archive_of(path, urls) for path in paths),
+            read=read,
+            splits={name: partial(if_built, split) for name, split in OMNIGLOT.variants[variant].splits.items()},
+        )
+        monkeypatch.setitem(OMNIGLOT.variants, variant, changed)
 
     return declare
+
+
+def if_built(split, class_names):
+    """Of the real characters, which the made archives do not have, a split says nothing beforehand."""
+    return split(class_names) if class_names else {}
 
 
 def archive_of(path, urls=()):

@@ -154,7 +154,7 @@ def archives(tmp_path_factory):
     def get(name):
         if name not in made:
             row = ROWS[name]
-            path = folder / name / row.benchmark.archives[0].name
+            path = folder / name / row.benchmark.variants["full"].archives[0].name
             path.parent.mkdir()
             made[name] = path, row.make(path, dict(benchmarks.split_table(row.split)))
         return made[name]
@@ -170,7 +170,8 @@ def small(archives, monkeypatch):
         row, (path, images) = ROWS[name], archives(name)
         content = path.read_bytes()
         archive = Archive(path.name, (url,), sha256=hashlib.sha256(content).hexdigest(), size=len(content))
-        benchmark = dataclasses.replace(row.benchmark, archives=(archive,), read=row.read)
+        variant = dataclasses.replace(row.benchmark.variants["full"], archives=(archive,), read=row.read)
+        benchmark = dataclasses.replace(row.benchmark, variants={"full": variant})
         monkeypatch.setattr(row.meta_dataset, "benchmark", benchmark)
         return benchmark, path, images
 
@@ -186,8 +187,19 @@ def test_the_split_is_that_of_the_paper(name):
     assert len({label for each in sets for label in each}) == sum(row.classes)
     assert table["source"]
     assert table["paper"]
-    assert row.benchmark.num_classes == sum(row.classes)
-    assert BENCHMARKS[name].num_classes == (sum(row.classes),)
+    variant = row.benchmark.variants["full"]
+    assert variant.splits["official"](()) == {split: table[split] for split in ("train", "val", "test")}
+    assert variant.num_classes == sum(row.classes)
+    assert BENCHMARKS[name] is row.benchmark
+
+
+def test_the_published_numbers_of_examples_are_those_the_readers_ask_for():
+    for name, row in ROWS.items():
+        if name != "cub":
+            module = importlib.import_module(row.read.func.__module__)
+            expected = tuple(module.EXAMPLES_PER_CLASS * count for count in row.classes)
+            assert row.benchmark.variants["full"].num_examples == expected
+    assert sum(cub.CUB_200.variants["full"].num_examples) == cub.IMAGES
 
 
 @EVERY_BENCHMARK
@@ -231,13 +243,16 @@ def test_unpacked_files_make_the_same_store(name, small, tmp_path):
         with tarfile.open(path) as archive:
             archive.extractall(unpacked, filter="data")
     stores = [
-        HDF5Source(benchmarks.build(benchmark, tmp_path / kind, source, progress=False))
+        HDF5Source(benchmarks.build(benchmark, tmp_path / kind, source=source, progress=False))
         for kind, source in (("archive", path), ("folder", path.parent), ("unpacked", unpacked))
     ]
     assert len({store.fingerprint for store in stores}) == 1
-    assert stores[0].provenance["archives"] == {path.name: benchmark.archives[0].checksum}
-    assert stores[2].provenance["archives"] == {"unpacked": "folder"}
+    assert stores[0].provenance["archives"] == {path.name: benchmark.variants["full"].archives[0].checksum}
+    assert stores[2].provenance["archives"] == {path.name: "folder"}
     assert stores[0].provenance["preparation"]
+    variant = benchmark.variants["full"]
+    assert (stores[0].example_shape, stores[0].dtype) == (variant.example_shape, variant.dtype)
+    assert len(stores[0]) == variant.num_classes
 
 
 @EVERY_BENCHMARK
@@ -248,7 +263,7 @@ def test_a_damaged_archive_is_refused_before_it_is_opened(name, small, tmp_path)
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     with pytest.raises(ValueError, match="is not the official"):
-        benchmarks.build(benchmark, tmp_path / "root", damaged, progress=False)
+        benchmarks.build(benchmark, tmp_path / "root", source=damaged, progress=False)
     assert not list((tmp_path / "root").rglob("*.h5"))
 
 
@@ -259,9 +274,9 @@ def test_files_of_another_dataset_are_refused(name, small, tmp_path):
     (other / "images").mkdir(parents=True)
     (other / "images" / "readme.txt").write_text("nothing")
     with pytest.raises(ValueError, match=r"must hold"):
-        benchmarks.build(benchmark, tmp_path / "root", other, progress=False)
+        benchmarks.build(benchmark, tmp_path / "root", source=other, progress=False)
     with pytest.raises(FileNotFoundError, match="there is nothing at"):
-        benchmarks.build(benchmark, tmp_path / "root", tmp_path / "missing", progress=False)
+        benchmarks.build(benchmark, tmp_path / "root", source=tmp_path / "missing", progress=False)
 
 
 @EVERY_BENCHMARK
@@ -274,7 +289,7 @@ def test_what_is_not_built_says_how_to_build_it(name, tmp_path):
     with pytest.raises(TypeError, match="`num_classes_per_task` must be an integer"):
         row.meta_dataset(tmp_path, meta_train=True)
     with pytest.raises(ValueError, match="`variant` of"):
-        BENCHMARKS[name].store_path(tmp_path, "small1")
+        benchmarks.store_path(row.benchmark, tmp_path, "small1")
 
 
 def test_a_pickle_that_runs_code_is_refused(small, tmp_path):
@@ -290,13 +305,13 @@ def test_a_pickle_that_runs_code_is_refused(small, tmp_path):
 
     (tmp_path / "files" / "mini-imagenet-cache-val.pkl").write_bytes(pickle.dumps(Evil()))
     with pytest.raises(ValueError, match=r"mini-imagenet-cache-val\.pkl"):
-        benchmarks.build(benchmark, tmp_path / "root", tmp_path / "files", progress=False)
+        benchmarks.build(benchmark, tmp_path / "root", source=tmp_path / "files", progress=False)
     assert not marker.exists()
     assert not list((tmp_path / "root").rglob("*.h5"))
 
 
 def test_both_splits_of_cifar_share_their_download():
-    assert cifar.CIFAR_FS.archives == cifar.FC_100.archives
+    assert cifar.CIFAR_FS.variants["full"].archives == cifar.FC_100.variants["full"].archives
     assert cifar.CIFAR_FS.downloads == cifar.FC_100.downloads
 
 

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from metabridge.datasets import omniglot
-from metabridge.datasets.omniglot import build, store_path
+from metabridge.datasets.benchmarks import build, store_path
+from metabridge.datasets.omniglot import OMNIGLOT
 from metabridge.sources import HDF5Source
 
 SMALL1 = "images_background_small1"
@@ -33,7 +34,7 @@ def origin(tmp_path):
 
 
 def quiet_build(root, source=None, variant="small1"):
-    return HDF5Source(build(root, variant, source, progress=False))
+    return HDF5Source(build(OMNIGLOT, root, variant, source, progress=False))
 
 
 def files_in(folder):
@@ -107,11 +108,10 @@ def test_every_kind_of_source_gives_the_same_store(made, official, origin, tmp_p
         assert store.recompute_fingerprint() == store.fingerprint
         archives = store.provenance["archives"]
         assert archives == {
-            zipped.name: "folder" if position in (2, 3) else omniglot.VARIANTS["small1"][0].archive.sha256
+            zipped.name: "folder" if position in (2, 3) else OMNIGLOT.variants["small1"].archives[0].checksum
         }
     assert len(fingerprints) == 1
     assert store.provenance["variant"] == "small1"
-    assert store.provenance["image_size"] == [28, 28]
     assert files_in(tmp_path / "4") == [zipped.name, "small1.h5"]
 
 
@@ -137,7 +137,7 @@ def test_full_needs_both_archives(made, official, origin, root):
     halves[1].write_folder(origin / "half")
     fingerprints = {quiet_build(root / s, origin / s, "full").fingerprint for s in ("zips", "half")}
     assert len(fingerprints) == 1
-    names = HDF5Source(store_path(root / "zips", "full")).class_names
+    names = HDF5Source(store_path(OMNIGLOT, root / "zips", "full")).class_names
     assert [name.split("/")[0] for name in names] == ["images_background"] * 7 + ["images_evaluation"] * 7
 
 
@@ -146,7 +146,7 @@ def test_a_built_store_is_left_alone(made, official, origin, root, snapshot, cap
     official("small1", path)
     quiet_build(root, path)
     before = snapshot(root)
-    assert build(root, "small1", origin / "absent") == store_path(root, "small1")
+    assert build(OMNIGLOT, root, "small1", origin / "absent") == store_path(OMNIGLOT, root, "small1")
     assert "small1.h5 is built already; delete the file" in capsys.readouterr().err
     assert snapshot(root) == before
 
@@ -154,7 +154,7 @@ def test_a_built_store_is_left_alone(made, official, origin, root, snapshot, cap
 def test_a_store_that_does_not_open_is_replaced(made, official, origin, root):
     path = made().write_zip(origin)
     official("small1", path)
-    store = build(root, "small1", path, progress=False)
+    store = build(OMNIGLOT, root, "small1", path, progress=False)
     content = store.read_bytes()
     store.write_bytes(content[:1000])
     assert len(quiet_build(root, path)) == 7
@@ -164,7 +164,7 @@ def test_a_store_that_does_not_open_is_replaced(made, official, origin, root):
 def test_progress_is_shown_on_standard_error(made, official, origin, root, capsys):
     path = made().write_zip(origin)
     official("small1", path)
-    build(root, "small1", path)
+    build(OMNIGLOT, root, "small1", path)
     shown = capsys.readouterr()
     assert "omniglot small1: 100%" in shown.err
     assert shown.out == ""
@@ -180,7 +180,7 @@ def refuses(made, official, origin, root, snapshot):
     def check(source, error, match, variant="small1"):
         before = snapshot(origin)
         with pytest.raises(error, match=match):
-            build(root, variant, source, progress=False)
+            build(OMNIGLOT, root, variant, source, progress=False)
         assert files_in(root) == []
         assert snapshot(origin) == before
 
@@ -282,7 +282,7 @@ def test_a_folder_without_characters_is_refused(official, made, origin, refuses)
     official("small1", made().write_zip(origin / "zip"))
     (origin / SMALL1 / "Greek").mkdir(parents=True)
     refuses(origin, ValueError, "must hold the 7 characters of images_background_small1.zip, got 0")
-    refuses(origin / SMALL1 / "Greek", FileNotFoundError, "holds neither; download the archive")
+    refuses(origin / SMALL1 / "Greek", FileNotFoundError, "does not; download the archive")
 
 
 def test_a_character_with_a_drawing_too_few_is_refused(official, made, origin, refuses):
@@ -319,7 +319,7 @@ def test_an_unknown_variant_is_named(origin, refuses):
     refuses(
         None,
         ValueError,
-        "`variant` must be one of 'full', 'small1', 'small2', got 'small3'",
+        "`variant` of omniglot must be one of 'full', 'small1', 'small2', got 'small3'",
         variant="small3",
     )
 
@@ -355,18 +355,21 @@ def test_an_interrupted_build_leaves_nothing(made, official, origin, root, monke
     with monkeypatch.context() as patch:
         patch.setattr(omniglot, "_prepare", interrupted)
         with pytest.raises(error):
-            build(root, "small1", path, progress=False)
+            build(OMNIGLOT, root, "small1", path, progress=False)
     assert files_in(root) == []
     assert len(quiet_build(root, path)) == 7
 
 
 PAUSING_BUILD = """
+import dataclasses
 import sys
-from metabridge.datasets import omniglot
-from metabridge.datasets.fetch import Archive
+from functools import partial
+from metabridge.datasets import benchmarks, omniglot
 
 root, source = sys.argv[1:]
-omniglot.VARIANTS["small1"] = (omniglot.Part(Archive("images_background_small1.zip", (), "unused"), 7),)
+read = partial(omniglot.read_omniglot, title="omniglot", characters={"images_background_small1": 7})
+variants = omniglot.OMNIGLOT.variants
+variants["small1"] = dataclasses.replace(variants["small1"], read=read)
 prepare, seen = omniglot._prepare, []
 
 def pausing(members, name):
@@ -377,7 +380,7 @@ def pausing(members, name):
     return prepare(members, name)
 
 omniglot._prepare = pausing
-omniglot.build(root, "small1", source, progress=False)
+benchmarks.build(omniglot.OMNIGLOT, root, "small1", source, progress=False)
 """
 
 
@@ -399,7 +402,7 @@ def test_a_killed_build_leaves_no_store(made, official, origin, root):
     with start_build(root, folder) as process:
         assert process.stdout.readline() == "half way\n"
         process.kill()
-    assert not store_path(root, "small1").exists()
+    assert not store_path(OMNIGLOT, root, "small1").exists()
     (left,) = files_in(root)  # the docstring of `build` says so
     assert left.startswith(".")
     assert left.endswith(".part")
@@ -416,5 +419,5 @@ def test_two_builds_at_once_both_succeed(made, official, origin, root, tmp_path)
             process.communicate("go on\n", timeout=30)
     assert (first.returncode, second.returncode) == (0, 0)
     assert files_in(root) == ["small1.h5"]
-    source = HDF5Source(store_path(root, "small1"))
+    source = HDF5Source(store_path(OMNIGLOT, root, "small1"))
     assert source.recompute_fingerprint() == quiet_build(tmp_path / "alone", folder).fingerprint

@@ -4,17 +4,18 @@ from collections import Counter
 
 import pytest
 
+from metabridge.datasets.benchmarks import build
 from metabridge.datasets.helpers import omniglot
-from metabridge.datasets.omniglot import build
+from metabridge.datasets.omniglot import OMNIGLOT
 from metabridge.sources import HDF5Source
 
-FINGERPRINT = "9a047d8eb63ff165408a7730713139cd"
+FINGERPRINT = "cf965625fee56286c9c03a8a369aad8c"
 
 
 @pytest.fixture
 def root(small1_zip, tmp_path, snapshot):
     before = snapshot(small1_zip)
-    build(tmp_path, "small1", small1_zip, progress=False)
+    build(OMNIGLOT, tmp_path, "small1", small1_zip, progress=False)
     assert snapshot(small1_zip) == before
     return tmp_path
 
@@ -25,6 +26,11 @@ def test_store_is_bit_for_bit_the_pinned_one(root):
     counts = Counter(name.split("/")[1] for name in source.class_names)
     assert counts == {"Balinese": 24, "Early_Aramaic": 22, "Greek": 24, "Korean": 40, "Latin": 26}
     assert set(source.class_sizes.tolist()) == {20}
+    variant = OMNIGLOT.variants["small1"]
+    split = variant.splits["alphabets"](source.class_names)
+    assert tuple(20 * len(split[meta_split]) for meta_split in ("train", "val", "test")) == variant.num_examples
+    assert len(source) == variant.num_classes
+    assert source.examples.nbytes == variant.num_bytes
 
 
 def test_episodes_of_each_meta_split(root):

@@ -6,10 +6,12 @@ from importlib import resources
 
 import pytest
 
-from metabridge.datasets.omniglot import split_classes
+from metabridge.datasets import Omniglot
+from metabridge.datasets.omniglot import OMNIGLOT
 
 SPLITS = ("train", "val", "test")
-SMALL1 = {"Balinese": 24, "Early_Aramaic": 22, "Greek": 24, "Korean": 40, "Latin": 26}
+FULL, SMALL1 = OMNIGLOT.variants["full"].splits, OMNIGLOT.variants["small1"].splits
+ALPHABETS = {"Balinese": 24, "Early_Aramaic": 22, "Greek": 24, "Korean": 40, "Latin": 26}
 
 
 @pytest.fixture(scope="module")
@@ -21,18 +23,18 @@ def all_names():
 
 
 def small1_names():
-    return [f"images_background_small1/{a}/character{i:02d}" for a, n in SMALL1.items() for i in range(1, n + 1)]
+    return [f"images_background_small1/{a}/character{i:02d}" for a, n in ALPHABETS.items() for i in range(1, n + 1)]
 
 
 def test_vinyals_split_is_a_partition_of_all_characters(all_names):
-    parts = [split_classes(all_names, "full", split) for split in SPLITS]
-    assert [len(part) for part in parts] == [1028, 172, 423]
-    assert sorted(itertools.chain(*parts)) == list(range(1623))
-    assert all(part == sorted(part) for part in parts)
+    parts = FULL["vinyals"](all_names)
+    assert [len(parts[split]) for split in SPLITS] == [1028, 172, 423]
+    assert sorted(itertools.chain(*parts.values())) == all_names
+    assert OMNIGLOT.variants["full"].num_examples == tuple(20 * len(parts[split]) for split in SPLITS)
 
 
 def test_vinyals_split_by_alphabet_and_archive(all_names):
-    train, val, test = ({all_names[i] for i in split_classes(all_names, "full", split)} for split in SPLITS)
+    train, val, test = (FULL["vinyals"](all_names)[split] for split in SPLITS)
     assert {name.split("/")[1] for name in val} == {
         "Armenian",
         "Bengali",
@@ -47,24 +49,33 @@ def test_vinyals_split_by_alphabet_and_archive(all_names):
 
 
 def test_lake_split_is_background_against_evaluation(all_names):
-    train, test = (split_classes(all_names, "full", split, use_vinyals_split=False) for split in ("train", "test"))
-    assert (len(train), len(test)) == (964, 659)
-    assert sorted(train + test) == list(range(1623))
-    assert all(all_names[i].startswith("images_background/") for i in train)
-    assert all(all_names[i].startswith("images_evaluation/") for i in test)
+    parts = FULL["background/evaluation"](all_names)
+    assert {split: len(names) for split, names in parts.items()} == {"train": 964, "test": 659}
+    assert sorted(itertools.chain(*parts.values())) == all_names
+    assert all(name.startswith("images_background/") for name in parts["train"])
 
 
-def test_lake_split_has_no_meta_val(all_names):
-    with pytest.raises(ValueError, match="no meta-val characters; pass use_vinyals_split=True"):
-        split_classes(all_names, "full", "val", use_vinyals_split=False)
+def test_splits_of_the_full_set_are_known_before_it_is_built(all_names):
+    for split in FULL.values():
+        assert {part: sorted(names) for part, names in split(()).items()} == {
+            part: sorted(names) for part, names in split(all_names).items()
+        }
+    assert SMALL1["alphabets"](()) == {}
 
 
-@pytest.mark.parametrize("use_vinyals_split", [True, False])
-def test_small_sets_are_split_by_alphabets_in_sorted_order(use_vinyals_split):
-    names = small1_names()
-    parts = {split: split_classes(names, "small1", split, use_vinyals_split) for split in SPLITS}
-    assert {split: len(part) for split, part in parts.items()} == {"train": 70, "val": 40, "test": 26}
-    assert {split: sorted({names[i].split("/")[1] for i in part}) for split, part in parts.items()} == {
+def test_lake_split_has_no_meta_val(tmp_path):
+    with pytest.raises(
+        ValueError,
+        match=r"the split 'background/evaluation' of Omniglot 'full' has no meta-val classes; ask for meta-train or "
+        r"meta-test, or use the split 'vinyals'\.",
+    ):
+        Omniglot(tmp_path, 5, meta_val=True, use_vinyals_split=False)
+
+
+def test_small_sets_are_split_by_alphabets_in_sorted_order():
+    parts = SMALL1["alphabets"](small1_names())
+    assert {split: len(names) for split, names in parts.items()} == {"train": 70, "val": 40, "test": 26}
+    assert {split: sorted({name.split("/")[1] for name in names}) for split, names in parts.items()} == {
         "train": ["Balinese", "Early_Aramaic", "Greek"],
         "val": ["Korean"],
         "test": ["Latin"],
@@ -73,18 +84,5 @@ def test_small_sets_are_split_by_alphabets_in_sorted_order(use_vinyals_split):
 
 def test_an_order_of_names_does_not_change_who_belongs_where():
     names = small1_names()
-    for split in SPLITS:
-        wanted = {names[i] for i in split_classes(names, "small1", split)}
-        assert {names[::-1][i] for i in split_classes(names[::-1], "small1", split)} == wanted
-
-
-def test_missing_characters_are_refused(all_names):
-    with pytest.raises(ValueError, match="1 of 172 are missing, first 'images_background/Armenian/character01'"):
-        split_classes([n for n in all_names if n != "images_background/Armenian/character01"], "full", "val")
-
-
-def test_unknown_words_are_refused(all_names):
-    with pytest.raises(ValueError, match="`meta_split` must be one of 'train', 'val', 'test', got 'valid'"):
-        split_classes(all_names, "full", "valid")
-    with pytest.raises(ValueError, match=r"`variant` must be one of .* got 'tiny'"):
-        split_classes(all_names, "tiny", "train")
+    forwards, backwards = SMALL1["alphabets"](names), SMALL1["alphabets"](names[::-1])
+    assert {split: set(each) for split, each in forwards.items()} == {s: set(each) for s, each in backwards.items()}

@@ -108,7 +108,10 @@ class Row:
     split: str
 
 
-SMALL_LEAVES = {"rows": (399, 400), "sizes": (3, 4)}
+def small_leaves(benchmark: benchmarks.Benchmark) -> Callable[..., Any]:
+    return partial(benchmark.variants["full"].read, rows=(399, 400), sizes=(3, 4))
+
+
 PLANTS = (64, (70, 15, 15), "one_hundred_plants")
 ROWS = {
     row.benchmark.name: row
@@ -117,11 +120,11 @@ ROWS = {
             partial(tabular.read_letter, rows=26 * PER_CLASS, sizes=(4, 4)), helpers.letter, Letter,
             16, (15, 5, 6), "letter"),
         Row(tabular.PLANTS_MARGIN, "data_Mar_64.txt", partial(make_plants_text, largest=0.416),
-            partial(tabular.PLANTS_MARGIN.read, **SMALL_LEAVES), helpers.plants_margin, PlantsMargin, *PLANTS),
+            small_leaves(tabular.PLANTS_MARGIN), helpers.plants_margin, PlantsMargin, *PLANTS),
         Row(tabular.PLANTS_SHAPE, "shape.csv", partial(make_plants_csv, largest=0.003),
-            partial(tabular.PLANTS_SHAPE.read, **SMALL_LEAVES), helpers.plants_shape, PlantsShape, *PLANTS),
+            small_leaves(tabular.PLANTS_SHAPE), helpers.plants_shape, PlantsShape, *PLANTS),
         Row(tabular.PLANTS_TEXTURE, "texture.arff", partial(make_plants_arff, largest=0.854),
-            partial(tabular.PLANTS_TEXTURE.read, **SMALL_LEAVES), helpers.plants_texture, PlantsTexture, *PLANTS),
+            small_leaves(tabular.PLANTS_TEXTURE), helpers.plants_texture, PlantsTexture, *PLANTS),
         Row(tabular.BACH, "jsbach_chorals_harmony.data", make_bach,
             partial(tabular.read_bach, rows=sum(bach_sizes().values()), sizes=(1, 4)), helpers.bach, Bach,
             29, (61, 20, 21), "bach"),
@@ -136,7 +139,8 @@ def small(tmp_path, monkeypatch):
 
     def get(name):
         row = ROWS[name]
-        benchmark = dataclasses.replace(row.benchmark, read=row.read)
+        variant = dataclasses.replace(row.benchmark.variants["full"], read=row.read)
+        benchmark = dataclasses.replace(row.benchmark, variants={"full": variant})
         monkeypatch.setattr(row.meta_dataset, "benchmark", benchmark)
         path = tmp_path / row.file
         return benchmark, path, row.make(path)
@@ -151,8 +155,8 @@ def test_the_split_is_the_known_one(name):
     sets = [table[split] for split in ("train", "val", "test")]
     assert tuple(map(len, sets)) == row.classes
     assert len({label for each in sets for label in each}) == sum(row.classes)
-    assert row.benchmark.num_classes == sum(row.classes)
-    assert BENCHMARKS[name].num_classes == (sum(row.classes),)
+    assert row.benchmark.variants["full"].num_classes == sum(row.classes)
+    assert BENCHMARKS[name] is row.benchmark
 
 
 @EVERY_BENCHMARK
@@ -160,10 +164,13 @@ def test_it_is_built_from_a_file_and_read(name, small, tmp_path):
     row = ROWS[name]
     benchmark, path, features = small(name)
     root = tmp_path / "root"
-    store = HDF5Source(benchmarks.build(benchmark, root, path, progress=False))
+    store = HDF5Source(benchmarks.build(benchmark, root, source=path, progress=False))
     assert store.provenance["archives"] == {path.name: f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"}
     assert store.provenance["preparation"]
-    assert store.dtype == np.float32
+    variant = benchmark.variants["full"]
+    assert store.dtype == variant.dtype == np.float32
+    assert store.example_shape == variant.example_shape == (row.features,)
+    assert len(store) == variant.num_classes
     assert list(store.class_names) == sorted(features)
     for split in ("train", "val", "test"):
         dataset = row.helper(root, shots=1, ways=3, test_shots=2, meta_split=split, seed=0)
@@ -189,7 +196,7 @@ def test_there_is_no_download_and_the_error_says_what_to_get(name, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"is not built.*{advice}"):
         row.meta_dataset(tmp_path / "root", 3, meta_train=True)
     with pytest.raises(ValueError, match="`source` must be one file"):
-        benchmarks.build(row.benchmark, tmp_path / "root", tmp_path, progress=False)
+        benchmarks.build(row.benchmark, tmp_path / "root", source=tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -202,15 +209,17 @@ def test_a_file_of_another_dataset_is_refused(name, content, message, tmp_path):
     other = tmp_path / "other"
     other.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        benchmarks.build(ROWS[name].benchmark, tmp_path / "root", other, progress=False)
+        benchmarks.build(ROWS[name].benchmark, tmp_path / "root", source=other, progress=False)
     assert not list(tmp_path.rglob("*.h5"))
 
 
 @EVERY_BENCHMARK
 def test_the_official_counts_are_asked_for(name, small, tmp_path):
     _, path, _ = small(name)
-    with pytest.raises(ValueError, match=r"must hold .* rows, got"):
-        benchmarks.build(ROWS[name].benchmark, tmp_path / "root", path, progress=False)
+    benchmark = ROWS[name].benchmark
+    published = sum(benchmark.variants["full"].num_examples)
+    with pytest.raises(ValueError, match=rf"must hold .*{published:,} rows, got"):
+        benchmarks.build(benchmark, tmp_path / "root", source=path, progress=False)
 
 
 @pytest.mark.parametrize(
@@ -235,7 +244,7 @@ def test_a_wrong_value_is_found(name, old, new, message, small, tmp_path):
     assert old in text
     path.write_text(text.replace(old, new))
     with pytest.raises(ValueError, match=message):
-        benchmarks.build(benchmark, tmp_path / "root", path, progress=False)
+        benchmarks.build(benchmark, tmp_path / "root", source=path, progress=False)
     assert not list(tmp_path.rglob("*.h5"))
 
 
@@ -244,20 +253,20 @@ def test_the_three_plant_files_are_told_apart(small, tmp_path):
         benchmark, _, _ = small(name)
         _, path, _ = small(other)
         with pytest.raises(ValueError, match="is it another of the three"):
-            benchmarks.build(benchmark, tmp_path / "root", path, progress=False)
+            benchmarks.build(benchmark, tmp_path / "root", source=path, progress=False)
 
 
 def test_names_of_species_are_not_guessed_into_numbers(small, tmp_path):
     benchmark, path, _ = small("plants_margin")
     path.write_text("".join(f"Acer {line}\n" for line in path.read_text().splitlines()))
     with pytest.raises(ValueError, match=r"names cannot be translated.*OpenML"):
-        benchmarks.build(benchmark, tmp_path / "root", path, progress=False)
+        benchmarks.build(benchmark, tmp_path / "root", source=path, progress=False)
 
 
 def test_small_chords_are_left_out(small, tmp_path):
     benchmark, path, _ = small("bach")
     root = tmp_path / "root"
-    benchmarks.build(benchmark, root, path, progress=False)
+    benchmarks.build(benchmark, root, source=path, progress=False)
     assert len(Bach(root, 5, meta_test=True).source.class_names) == 21
     dataset = Bach(root, 5, meta_test=True, min_num_samples_per_class=3)
     expected = [name for name in benchmarks.split_table("bach")["test"] if bach_sizes()[name] >= 3]

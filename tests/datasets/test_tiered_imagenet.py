@@ -15,7 +15,7 @@ from test_pickles import peak_bytes, python2_list
 
 from metabridge.datasets import benchmarks
 from metabridge.datasets.fetch import Archive
-from metabridge.datasets.tieredimagenet import EXAMPLES, TIERED_IMAGENET, TieredImagenet, read_tiered_imagenet
+from metabridge.datasets.tieredimagenet import ARCHIVE, EXAMPLES, TIERED_IMAGENET, TieredImagenet, read_tiered_imagenet
 from metabridge.sources import HDF5Source
 
 SPLITS = ("train", "val", "test")
@@ -85,7 +85,14 @@ def write(members, folder):
     return folder
 
 
-def archive_of(members, path, totals):
+def with_totals(totals, archive=ARCHIVE):
+    """The benchmark with so many photographs of each meta-split, and this archive."""
+    read = partial(read_tiered_imagenet, examples=totals)
+    variant = dataclasses.replace(TIERED_IMAGENET.variants["full"], archives=(archive,), read=read)
+    return dataclasses.replace(TIERED_IMAGENET, variants={"full": variant})
+
+
+def archive_of(members, path, totals, url="http://127.0.0.1:9/none"):
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, content in members.items():
@@ -93,11 +100,7 @@ def archive_of(members, path, totals):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     content = path.read_bytes()
-    return dataclasses.replace(
-        TIERED_IMAGENET,
-        archives=(Archive(path.name, ("http://127.0.0.1:9/none",), hashlib.sha256(content).hexdigest(), len(content)),),
-        read=partial(read_tiered_imagenet, examples=totals),
-    )
+    return with_totals(totals, Archive(path.name, (url,), hashlib.sha256(content).hexdigest(), len(content)))
 
 
 @pytest.fixture
@@ -109,7 +112,7 @@ def small(official, tmp_path):
 
 def test_the_split_is_that_of_the_paper():
     assert [len(TABLE[split]) for split in SPLITS] == [351, 97, 160]
-    assert len({wnid for split in SPLITS for wnid in TABLE[split]}) == TIERED_IMAGENET.num_classes == 608
+    assert len({wnid for split in SPLITS for wnid in TABLE[split]}) == 608
     assert sum(EXAMPLES.values()) == 779_165
 
 
@@ -124,9 +127,10 @@ def test_categories_are_never_shared_between_meta_splits():
 def test_every_image_comes_back_in_its_class(small, official, tmp_path, monkeypatch):
     benchmark, path = small
     _, images, totals = official
-    store = HDF5Source(benchmarks.build(benchmark, tmp_path, path, progress=False))
+    store = HDF5Source(benchmarks.build(benchmark, tmp_path, source=path, progress=False))
     assert store.class_sizes.sum() == sum(totals.values())
-    assert store.provenance["archives"] == {path.name: benchmark.archives[0].checksum}
+    checksum = f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    assert store.provenance["archives"] == {path.name: checksum}
     for position, wnid in enumerate(store.class_names):
         count = int(store.class_sizes[position])
         found = store.gather(np.full(count, position), np.arange(count))
@@ -145,7 +149,7 @@ def test_the_store_does_not_depend_on_the_archives_order(small, official, tmp_pa
     reordered = archive_of(dict(reversed(members.items())), tmp_path / "other" / path.name, totals)
     unpacked = write(official[0], tmp_path / "unpacked")
     stores = [
-        HDF5Source(benchmarks.build(made, tmp_path / kind, source, progress=False))
+        HDF5Source(benchmarks.build(made, tmp_path / kind, source=source, progress=False))
         for kind, made, source in (
             ("a", benchmark, path),
             ("b", reordered, tmp_path / "other" / path.name),
@@ -155,6 +159,33 @@ def test_the_store_does_not_depend_on_the_archives_order(small, official, tmp_pa
     ]
     assert len({store.fingerprint for store in stores}) == 1
     assert images.keys() == official[1].keys()
+
+
+def test_it_is_downloaded_verified_built_and_read(official, server, tmp_path, monkeypatch):
+    path = tmp_path / "official" / "tiered-imagenet.tar"
+    benchmark = archive_of(official[0], path, official[2], server.serve(path.name))
+    monkeypatch.setattr(TieredImagenet, "benchmark", benchmark)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    server.serve(path.name, bytes(content))
+    with pytest.raises(ValueError, match="its sha256 is"):
+        TieredImagenet(tmp_path, 5, meta_train=True, download=True)
+    assert not list(tmp_path.rglob("*.h5"))
+    assert list(tmp_path.rglob(path.name)) == [path]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not the official"):
+        benchmarks.build(benchmark, tmp_path, source=path, progress=False)
+    content[len(content) // 2] ^= 1
+    server.serve(path.name, bytes(content))
+    server.requests.clear()
+    for split in SPLITS:
+        dataset = TieredImagenet(tmp_path, 5, meta_split=split, download=True)
+        assert set(dataset.source.class_names) == set(TABLE[split])
+        for position, wnid in enumerate(dataset.source.class_names[:2]):
+            rows = np.arange(len(official[1][wnid]))
+            found = dataset.source.gather(np.full(len(rows), position), rows)
+            np.testing.assert_array_equal(found, np.stack(official[1][wnid]))
+    assert server.requests == [f"/{path.name}"]  # the second and third found it built
 
 
 def change_labels(**changes):
@@ -211,7 +242,7 @@ def test_wrong_files_are_refused(change, words, small, official, tmp_path):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     with pytest.raises(ValueError, match=words):
-        benchmarks.build(benchmark, tmp_path / "root", folder, progress=False)
+        benchmarks.build(benchmark, tmp_path / "root", source=folder, progress=False)
     assert not list((tmp_path / "root").rglob("*.h5"))
 
 
@@ -226,7 +257,7 @@ def test_a_pickle_that_runs_code_is_refused(name, small, official, tmp_path):
     folder = write(official[0], tmp_path / "files")
     (folder / name).write_bytes(pickle.dumps([Evil()], 2))
     with pytest.raises(ValueError, match=rf"{name}.*nothing of it was run"):
-        benchmarks.build(small[0], tmp_path / "root", folder, progress=False)
+        benchmarks.build(small[0], tmp_path / "root", source=folder, progress=False)
     assert not marker.exists()
     assert not list((tmp_path / "root").rglob("*.h5"))
 

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import metabridge.compare as compare_module
 from metabridge import EpisodeBatch, EpisodeLoader
 from metabridge.backends import load_backend
+from metabridge.cli import app
 from metabridge.compare import compare
 from metabridge.parameters import initial_parameters, load_parameters
 from metabridge.recipes import make_meta_datasets, make_run
@@ -113,6 +115,27 @@ def test_a_meta_batch_of_one_task_has_pictures_too(tmp_path):
     assert write_report(found, tmp_path).is_file()
 
 
+@pytest.mark.parametrize("problem", ["harmonic", "sinusoid_and_line"])
+def test_every_toy_problem_has_pictures(problem, tmp_path):
+    choices = "--shots 5 --test-shots 5 --steps 3 --meta-batch-size 2 --inner-steps 2"
+    command = ["compare", "--dataset", problem, *choices.split(), "--device", "cpu", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    for picture in ("adaptation.png", "episodes.png", "losses.png"):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_adaptation_is_shown_where_the_points_of_a_task_are():
+    run = make_run("harmonic", meta_batch_size=2, steps=1)
+    meta_test = make_meta_datasets(run, "unused")[1]
+    curves = run_comparison(run).curves
+    batch = meta_test.episodes(range(len(curves.targets)), run.seed)
+    for task, grid in enumerate(curves.inputs):
+        points = np.concatenate([inputs[task, :, 0] for inputs, _ in batch.values()])
+        assert (grid[0], grid[-1]) == (points.min(), points.max())
+    np.testing.assert_array_equal(curves.targets, meta_test.evaluate(batch.plan.classes[:, 0], curves.inputs))
+
+
 def test_a_changed_number_in_an_episode_is_found(monkeypatch):
     def change(backend):
         def receive(batch):
@@ -188,12 +211,14 @@ def test_not_a_number_stops_the_run():
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"dataset": "sinus"}, "`dataset` must be one of 'sinusoid', 'omniglot', got 'sinus'"),
+        ({"dataset": "sinus"}, "`dataset` must be one of 'sinusoid', 'harmonic', 'sinusoid_and_line', 'omniglot', "),
+        ({"dataset": "pascal5i"}, "`dataset` pascal5i cannot be compared: it is segmentation"),
         (
             {"dataset": "omniglot", "variant": "small3"},
             "`variant` of omniglot must be one of 'full', 'small1', 'small2'",
         ),
         ({"variant": "small1"}, "`variant` of sinusoid must be left out"),
+        ({"dataset": "cub", "variant": "full"}, "`variant` of cub must be left out: there is only one"),
         ({"ways": 5}, "`ways` must be left out: sinusoid is a regression"),
         ({"algorithm": "mamel"}, "`algorithm` must be 'maml', got 'mamel'"),
         ({"steps": 0}, "`steps` must be a positive integer, got 0"),

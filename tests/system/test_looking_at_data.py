@@ -5,12 +5,13 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from metabridge import ClassSplitter, CombinationMetaDataset
+from metabridge import ClassSplitter, CombinationMetaDataset, SegmentationMetaDataset
 from metabridge.cli import app
 from metabridge.datasets import benchmarks
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.figures import draw_episode
 from metabridge.sources import ArraySource, HDF5Source, write_store
+from metabridge.transforms import Normalize
 
 
 def run(*arguments):
@@ -26,7 +27,7 @@ def built(tmp_path):
     table = benchmarks.split_table("cifar_fs")
     names = sorted(name for split in ("train", "val", "test") for name in table[split])
     images = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
-    path = BENCHMARKS["cifar_fs"].store_path(tmp_path)
+    path = benchmarks.store_path(BENCHMARKS["cifar_fs"], tmp_path)
     write_store(path, names, [2] * 100, (32, 32, 3), np.uint8, [images], {"benchmark": "cifar_fs"})
     return path
 
@@ -36,22 +37,36 @@ def test_the_list_has_every_benchmark_and_says_what_is_built(tmp_path, built):
     assert {line.split()[0] for line in lines} == {
         "benchmark", "sinusoid", "harmonic", "sinusoid_and_line", *BENCHMARKS
     }  # fmt: skip
-    (line,) = (line for line in lines if line.startswith("cifar_fs"))
-    assert "64/16/20" in line
-    assert "built, 0.6 MB" in line
-    (line,) = (line for line in lines if line.startswith("cub"))
-    assert "100/50/50" in line
-    assert "not built" in line
+    (line,) = (line.split("  ") for line in lines if line.startswith("cifar_fs"))
+    fingerprint = HDF5Source(built).fingerprint[:8]
+    assert [cell.strip() for cell in line if cell] == [
+        "cifar_fs", "full", "64/16/20", "128/32/40", "32x32x3", "629.2 kB", "unknown", f"built {fingerprint}",
+        "photographs, Bertinetto et al. 2019",
+    ]  # fmt: skip
+    (line,) = (line.split("  ") for line in lines if line.startswith("tieredimagenet"))
+    assert [cell.strip() for cell in line if cell] == [
+        "tieredimagenet", "full", "351/97/160", "448,695/124,261/206,209", "84x84x3", "~16.5 GB", "research only",
+        "not built", "photographs, Ren et al. 2018",
+    ]  # fmt: skip
+    assert max(map(len, lines)) < 165
 
 
 def test_one_benchmark_with_its_classes(tmp_path, built):
     text = run("datasets", "cifar_fs", "--root", tmp_path, "--classes")
     assert "meta-train: 64 classes, 128 examples" in text
-    printed = {line.split()[0] for line in text.splitlines() if line.startswith("    ")}
+    printed = {line.split()[0] for line in text.splitlines() if line.startswith("      ")}
     assert printed == {name for split in ("train", "val", "test") for name in benchmarks.split_table("cifar_fs")[split]}
     text = run("datasets", "omniglot", "--root", tmp_path, "--classes")
-    assert "meta-train: 1028 classes" in text
-    assert sum(line.startswith("    images_") for line in text.splitlines()) == 1623
+    for words in (
+        "vinyals\n    meta-train: 1028 classes",
+        "evaluation\n    meta-train: 964 classes",
+        "alphabets, which",
+    ):
+        assert f"  split {words}" in text or f"  split background/{words}" in text
+    assert sum(line.startswith("      images_") for line in text.splitlines()) == 2 * 1623
+    assert "no download: Get letter-recognition.data" in run("datasets", "letter", "--root", tmp_path)
+    with pytest.raises(ValueError, match="'sinusoid' is computed"):
+        run("datasets", "sinusoid")
     with pytest.raises(ValueError, match="`dataset` must be one of"):
         run("datasets", "cifar", "--root", tmp_path)
     with pytest.raises(ValueError, match="--classes` needs the name of a benchmark"):
@@ -64,6 +79,8 @@ def test_a_regression_is_drawn(tmp_path, name):
     assert "episode 3 of seed 1" in run("show", name, "-o", picture, "--seed", 1, "--index", 3)
     with Image.open(picture) as image:
         assert min(image.size) > 300
+    with pytest.raises(ValueError, match=f"`--ways` and `--variant` are of stored benchmarks, {name} is a toy"):
+        run("show", name, "-o", picture, "--ways", 5)
 
 
 def test_an_episode_of_images_is_drawn(tmp_path, built):
@@ -82,20 +99,59 @@ def test_the_sheet_shows_the_episode_s_own_pixels():
     batch = dataset.episodes([5])
     axes = draw_episode(dataset, batch).axes[0]
     sheet = axes.images[0].get_array()
-    assert sheet.shape == (20, 30, 3)
+    assert sheet.shape == (20, 31, 3)  # three images of 8, a line of 1 around each, and 1 between support and query
     for row, class_id in enumerate(batch.plan.classes[0]):
-        inside = np.asarray(sheet[10 * row + 1 : 10 * row + 9, 1:9])
-        np.testing.assert_allclose(inside, 40 * (class_id + 1) / 255, rtol=1e-6)
+        for left in (1, 12, 22):
+            inside = np.asarray(sheet[10 * row + 1 : 10 * row + 9, left : left + 8])
+            np.testing.assert_allclose(inside, 40 * (class_id + 1) / 255, rtol=1e-6)
+    assert (sheet[:, 10] == 1).all()
     labels = [text.get_text() for text in axes.get_yticklabels()]
     assert labels == [
         f"c{c + 1}  ({label})" for c, label in zip(batch.plan.classes[0], batch.plan.labels[0], strict=True)
     ]
+    assert [text.get_text() for text in axes.texts] == ["support", "query"]
 
 
-def test_vectors_cannot_be_drawn():
-    dataset = CombinationMetaDataset(ArraySource.from_classes({c: np.ones((4, 3), np.float32) for c in "ab"}), 2)
+def test_a_sheet_says_what_it_leaves_out_and_brings_normalised_images_back():
+    images = {c: np.arange(20 * 64, dtype=np.uint32).astype(np.uint8).reshape(20, 8, 8, 1) for c in "ab"}
+    dataset = CombinationMetaDataset(ArraySource.from_classes(images), 2, transform=Normalize(0.5, 0.25))
+    ClassSplitter(dataset, num_train_per_class=9, num_test_per_class=8)
+    axes = draw_episode(dataset, dataset.episodes([0])).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["support (8 of 9 shown)", "query"]
+    sheet = axes.images[0].get_array()
+    assert (sheet.min(), sheet.max()) == (0, 1)
+
+
+def test_masks_are_drawn_below_their_images():
+    examples = np.zeros((5, 8, 8, 4), np.uint8)
+    examples[:, :, :4, 3], examples[:, :, 4, 3] = 1, 255
+    dataset = SegmentationMetaDataset(ArraySource.from_classes({"cat": examples}))
+    ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=2)
+    axes = draw_episode(dataset, dataset.episodes([0])).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["cat", "mask"]
+    sheet = np.asarray(axes.images[0].get_array())
+    object_, outline, rest = sheet[11:19, 1:5], sheet[11:19, 5:6], sheet[11:19, 6:9]
+    assert (object_ == object_[0, 0]).all()
+    assert (object_[0, 0] != rest[0, 0]).any()
+    assert (outline == 1).all()
+    assert (rest == 0).all()
+
+
+def test_vectors_are_drawn_line_by_line():
+    vectors = {c: np.random.default_rng(i).random((4, 3), np.float32) for i, c in enumerate("ab")}
+    dataset = CombinationMetaDataset(ArraySource.from_classes(vectors), 2)
+    ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=2)
+    batch = dataset.episodes([0])
+    support, query, _ = draw_episode(dataset, batch).axes
+    for axes, split in ((support, "train"), (query, "test")):
+        np.testing.assert_array_equal(axes.images[0].get_array(), batch[split][0][0])
+    assert support.images[0].get_clim() == query.images[0].get_clim()
+
+
+def test_what_is_neither_image_nor_vector_cannot_be_drawn():
+    dataset = CombinationMetaDataset(ArraySource.from_classes({c: np.ones((4, 3, 2), np.float32) for c in "ab"}), 2)
     ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=1)
-    with pytest.raises(ValueError, match="must hold images or a regression"):
+    with pytest.raises(ValueError, match="must hold images or vectors to be drawn"):
         draw_episode(dataset, dataset.episodes([0]))
 
 
