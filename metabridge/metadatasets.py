@@ -19,7 +19,7 @@ from metabridge.sources.base import ClassSource
 from metabridge.splitters import Splitter, WeightedSplitter
 from metabridge.streams import philox_words, stream_key
 from metabridge.transforms.classes import ClassAugmentation, expand_class_augmentations
-from metabridge.transforms.images import ImageTransform, expand_transforms
+from metabridge.transforms.images import Elementwise, ImageTransform, expand_transforms
 from metabridge.transforms.targets import Categorical
 
 __all__ = ["META_SPLITS", "CombinationMetaDataset", "MetaDataset", "Task", "resolve_meta_split"]
@@ -315,8 +315,11 @@ class CombinationMetaDataset(MetaDataset):
 
     def _transformed_shape(self) -> tuple[int, ...]:
         """Shape of one input; a transform that does not fit fails here and not in the middle of training."""
-        if self.transforms and len(self.stored_shape) != 3:
-            raise ValueError(f"`transform` is for images (H, W, channels), got examples of shape {self.stored_shape}.")
+        if len(self.stored_shape) != 3 and not all(isinstance(each, Elementwise) for each in self.transforms):
+            raise ValueError(
+                f"`transform` is for images (H, W, channels), got examples of shape {self.stored_shape}; of what is no "
+                "image only Elementwise transforms such as Normalize are possible."
+            )
         probe = np.zeros((1, *self.stored_shape), dtype=np.float32)
         for transform in self.transforms:
             probe = transform.apply(probe, transform.draw(np.zeros((1, transform.num_words), dtype=np.uint64)))

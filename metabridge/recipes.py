@@ -5,9 +5,10 @@ to compare two backends on a CPU in some minutes, and far from the tens of thous
 published.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, RunConfig
 from metabridge.datasets.catalogue import BENCHMARKS, load
@@ -32,6 +33,7 @@ class Recipe:
         inner_lr: their size.
         meta_batch_size: tasks per meta-step.
         steps: meta-steps of a comparison that a person waits for.
+        arguments: further ones of a stored benchmark's helper.
     """
 
     ways: int | None = 5
@@ -44,6 +46,7 @@ class Recipe:
     inner_lr: float
     meta_batch_size: int
     steps: int
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _images(input_shape: tuple[int, ...], steps: int, filters: int = 32) -> Recipe:
@@ -71,7 +74,7 @@ def _digits(input_shape: tuple[int, ...], steps: int) -> Recipe:
     )
 
 
-def _vectors(features: int, inner_lr: float) -> Recipe:
+def _vectors(features: int, inner_lr: float, **arguments: Any) -> Recipe:
     """Ours, no paper has one. Some plants have 15 leaves; of the chords with 15 examples meta-test has 7."""
     return Recipe(
         shots=5,
@@ -82,6 +85,7 @@ def _vectors(features: int, inner_lr: float) -> Recipe:
         inner_lr=inner_lr,
         meta_batch_size=16,
         steps=500,
+        arguments=arguments,
     )
 
 
@@ -144,9 +148,9 @@ RECIPES = {
     "double_mnist": _digits((64, 64, 1), steps=20),
     "triple_mnist": _digits((84, 84, 1), steps=20),
     "letter": _vectors(16, 0.1),
-    "plants_margin": _vectors(64, 0.4),
-    "plants_shape": _vectors(64, 0.4),  # its numbers are thousandths, of which these steps learn little
-    "plants_texture": _vectors(64, 0.4),
+    "plants_margin": _vectors(64, 0.4, process_features=True),
+    "plants_shape": _vectors(64, 0.1, process_features=True),
+    "plants_texture": _vectors(64, 0.4, process_features=True),
     "bach": _vectors(29, 0.4),
 }
 
@@ -235,4 +239,5 @@ def _load_stored(run: RunConfig, root: Path, meta_split: str) -> MetaDataset:
         test_shots=episode.test_shots,
         seed=run.seed,
         meta_split=meta_split,
+        **RECIPES[run.dataset].arguments,
     )

@@ -212,8 +212,15 @@ class StoredMetaDataset(CombinationMetaDataset):
             target_transform,
             dataset_transform,
             class_augmentations,
-            transform,
+            self._transform(source, transform),
         )
+
+    def _transform(
+        self, store: HDF5Source, transform: ImageTransform | Sequence[ImageTransform] | None
+    ) -> ImageTransform | Sequence[ImageTransform] | None:
+        """The transforms of the inputs, from those asked for; a subclass may find out more of them in the store."""
+        del store
+        return transform
 
     def _kept(self, source: HDF5Selection) -> HDF5Selection:
         """The classes to draw from, of those of the meta-split; a subclass may leave some out."""

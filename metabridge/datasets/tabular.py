@@ -4,6 +4,7 @@ No checksum of their official files is known, so nothing is downloaded: each is 
 that file holds is checked.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, table_split
+from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
+from metabridge.sources import HDF5Source
 from metabridge.sources.hdf5 import HDF5Selection
 from metabridge.sources.tables import group_labels
 from metabridge.splitters import Splitter
-from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
+from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform, Normalize, expand_transforms
 
 __all__ = [
     "BACH",
@@ -275,24 +277,101 @@ class PlantsMargin(StoredMetaDataset):
     """N-way tasks over plant species by the margins of their leaves, vectors of 64: 70/15/15 classes of 16.
 
     Margin, shape and texture share one class split. It names species by OpenML's numbers 1 to 100, and so must the
-    file it is built from: UCI's files have names, and no table that translates them is known. Numbers are not scaled;
-    Torchmeta can scale them by the meta-train classes' range. There is no download.
+    file it is built from: UCI's files have names, and no table that translates them is known. There is no download.
 
     References:
         Mallah, Cope, Orwell 2013, Plant leaf classification using probabilistic integration of shape, texture and
         margin features
+
+    Args:
+        root: folder with the built benchmarks.
+        num_classes_per_task: N.
+        meta_train: use the meta-train classes; one of these three, or `meta_split`, must be given.
+        meta_val: use the meta-val classes.
+        meta_test: use the meta-test classes.
+        meta_split: `"train"`, `"val"` or `"test"`, instead of the three flags.
+        transform: `Elementwise` transforms such as `Normalize`: one or a list; after the scaling, if there is one.
+        target_transform: `Categorical(N)` for permuted labels, `None` for a class's position in the task.
+        dataset_transform: a splitter.
+        class_augmentations: augmentations of which each makes a new class of every class.
+        download: an error that says which file to get, unless the benchmark is built.
+        process_features: scale every feature by its range over the meta-train classes to [0, 1] there; `PlantsShape`,
+            whose numbers are some thousandths: to mean 0 and standard deviation 1 there. As Torchmeta does it.
+
+    Raises:
+        FileNotFoundError: if the benchmark is not built.
+        TypeError: if `num_classes_per_task` is no integer.
+        ValueError: for an unknown meta-split, fewer classes than ways, or more examples than the smallest class has.
     """
 
     benchmark = PLANTS_MARGIN
 
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        num_classes_per_task: int | None = None,
+        meta_train: bool = False,
+        meta_val: bool = False,
+        meta_test: bool = False,
+        meta_split: str | None = None,
+        transform: ImageTransform | Sequence[ImageTransform] | None = None,
+        target_transform: Categorical | None = None,
+        dataset_transform: Splitter | None = None,
+        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
+        download: bool = False,
+        process_features: bool = False,
+    ) -> None:
+        self.process_features = process_features
+        super().__init__(
+            root,
+            num_classes_per_task,
+            meta_train,
+            meta_val,
+            meta_test,
+            meta_split,
+            transform,
+            target_transform,
+            dataset_transform,
+            class_augmentations,
+            download,
+        )
 
-class PlantsShape(StoredMetaDataset):
+    def _transform(
+        self, store: HDF5Source, transform: ImageTransform | Sequence[ImageTransform] | None
+    ) -> ImageTransform | Sequence[ImageTransform] | None:
+        if not self.process_features:
+            return transform
+        names = set(split_table("one_hundred_plants")["train"])
+        features = np.concatenate(
+            [
+                store.gather(np.full(size, i), np.arange(size)).astype(np.float64)
+                for i, (name, size) in enumerate(zip(store.class_names, store.class_sizes.tolist(), strict=True))
+                if name in names
+            ]
+        )
+        return [self._scaling(features), *expand_transforms(transform)]
+
+    @staticmethod
+    def _scaling(features: npt.NDArray[np.float64]) -> Normalize:
+        """The transform that scales, from the features `(n, 64)` of the meta-train classes."""
+        low, width = features.min(axis=0), np.ptp(features, axis=0)
+        return Normalize(low, np.where(width > 0, width, 1.0))
+
+
+class PlantsShape(PlantsMargin):
     """N-way tasks over plant species by the shapes of their leaves; in all else as `PlantsMargin`."""
 
     benchmark = PLANTS_SHAPE
 
+    @staticmethod
+    def _scaling(features: npt.NDArray[np.float64]) -> Normalize:
+        count = len(features)
+        mean = np.array([math.fsum(column) for column in features.T]) / count  # exact sums: alike on every machine
+        variance = np.array([math.fsum(column) for column in np.square(features - mean).T]) / count
+        return Normalize(mean, np.sqrt(variance) + 1e-10)
 
-class PlantsTexture(StoredMetaDataset):
+
+class PlantsTexture(PlantsMargin):
     """N-way tasks over plant species by the textures of their leaves; in all else as `PlantsMargin`.
 
     Copies with 1,599 rows have one species with 15 leaves; others have 1,600 rows. Both are accepted, and have
@@ -317,7 +396,7 @@ class Bach(StoredMetaDataset):
         meta_val: use the meta-val classes.
         meta_test: use the meta-test classes.
         meta_split: `"train"`, `"val"` or `"test"`, instead of the three flags.
-        transform: image transforms, which vectors do not take; see `StoredMetaDataset`.
+        transform: `Elementwise` transforms such as `Normalize`: one or a list.
         target_transform: `Categorical(N)` for permuted labels, `None` for a class's position in the task.
         dataset_transform: a splitter.
         class_augmentations: augmentations of which each makes a new class of every class.

@@ -9,7 +9,14 @@ from metabridge.transforms.classes import (
 )
 from metabridge.transforms.colours import ColorJitter, Normalize
 from metabridge.transforms.geometry import CenterCrop, RandomCrop, RandomHorizontalFlip, Resize
-from metabridge.transforms.images import IGNORED, ImageTransform, InPlace, expand_transforms, transform_images
+from metabridge.transforms.images import (
+    IGNORED,
+    Elementwise,
+    ImageTransform,
+    InPlace,
+    expand_transforms,
+    transform_images,
+)
 from metabridge.transforms.targets import Categorical
 
 __all__ = [
@@ -18,6 +25,7 @@ __all__ = [
     "CenterCrop",
     "ClassAugmentation",
     "ColorJitter",
+    "Elementwise",
     "HorizontalFlip",
     "ImageTransform",
     "InPlace",

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.streams import uniforms
-from metabridge.transforms.images import Fixed, Images, InPlace, Parameters, Shown, Words
+from metabridge.transforms.images import Elementwise, Fixed, Images, InPlace, Parameters, Shown, Words
 
 __all__ = ["ColorJitter", "Normalize"]
 
@@ -85,11 +85,11 @@ def _mean(images: Images) -> Images:
     return (total / (_MEAN_UNIT * images[0].size)).astype(np.float32) if len(images) else images[:, :1, :1]
 
 
-class Normalize(Fixed, InPlace, Shown):
-    """`(x − mean) / std` in every channel.
+class Normalize(Elementwise, Fixed, Shown):
+    """`(x − mean) / std` in every channel of an image, or every feature of a vector.
 
     Args:
-        mean: one number, or one for every channel.
+        mean: one number, or one for every channel or feature.
         std: the same, positive.
     """
 
@@ -99,12 +99,12 @@ class Normalize(Fixed, InPlace, Shown):
             raise ValueError(f"`std` must be positive, got {std!r}.")
 
     def apply(self, images: Images, parameters: Parameters) -> Images:
-        """`(n, H, W, channels)` of the same shape."""
+        """`(n, …, channels)` of the same shape."""
         mean, std = (np.array(each, dtype=np.float32) for each in self._arguments.values())
         for name, values in self._arguments.items():
             if len(values) not in (1, images.shape[-1]):
                 raise ValueError(
-                    f"`{name}` must be one number or one for each of {images.shape[-1]} channels, got {values}."
+                    f"`{name}` must be one number or one for each of {images.shape[-1]} channels, got {len(values)}."
                 )
         return (images - mean) / std
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 __all__ = [
     "IGNORED",
+    "Elementwise",
     "Fixed",
     "ImageTransform",
     "Images",
@@ -69,6 +70,10 @@ class InPlace:
     def apply_to_masks(self, masks: Masks, parameters: Parameters) -> Masks:
         """The same masks."""
         return masks
+
+
+class Elementwise(InPlace):
+    """A transform of every number by itself and its channel: of feature vectors as well as of images."""
 
 
 class Fixed:

@@ -14,6 +14,7 @@ import pytest
 from metabridge.datasets import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture, benchmarks, helpers, tabular
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.sources import HDF5Source
+from metabridge.transforms import ColorJitter, Normalize
 
 PER_CLASS = 4
 NOTES = [f"{letter}{sign}" for letter in "ABCDEFGH" for sign in ("", "#")]
@@ -279,3 +280,39 @@ def test_small_chords_are_left_out(small, tmp_path):
         Bach(root, 5, meta_test=True, min_num_samples_per_class=2.5)
     with pytest.raises(ValueError, match="need 4 examples of every class"):
         helpers.bach(root, shots=2, ways=3, meta_test=True, min_num_samples_per_class=1)
+
+
+@pytest.mark.parametrize("name", ["plants_margin", "plants_shape", "plants_texture"])
+def test_features_are_scaled_by_what_meta_training_may_know(name, small, tmp_path):
+    """By the meta-train classes in every meta-split; what Torchmeta documents of `process_features`."""
+    benchmark, path, features = small(name)
+    benchmarks.build(benchmark, tmp_path, source=path, progress=False)
+    labels = benchmarks.split_table("one_hundred_plants")["train"]
+    known = np.concatenate([features[label] for label in labels]).astype(np.float64)
+    if name == "plants_shape":
+        shift, scale = known.mean(axis=0), known.std(axis=0) + 1e-10
+    else:
+        shift, scale = known.min(axis=0), np.ptp(known, axis=0)
+    for split in ("train", "test"):
+        plain = ROWS[name].helper(tmp_path, 1, 5, meta_split=split)
+        scaled = ROWS[name].helper(tmp_path, 1, 5, meta_split=split, process_features=True, transform=Normalize(0, 2))
+        assert plain.fingerprint != scaled.fingerprint
+        for role, (inputs, _) in plain.episodes(range(9)).items():
+            np.testing.assert_allclose(scaled.episodes(range(9))[role][0], (inputs - shift) / scale / 2, atol=1e-4)
+
+
+def test_a_feature_that_never_changes_is_not_divided_by_nothing(small, tmp_path):
+    benchmark, path, _ = small("plants_margin")
+    rows = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("".join(",".join([row[0], "0.25", *row[2:]]) + "\n" for row in rows))
+    benchmarks.build(benchmark, tmp_path, source=path, progress=False)
+    inputs = helpers.plants_margin(tmp_path, 1, 5, meta_train=True, process_features=True).episodes([0])["train"][0]
+    assert (inputs[..., 0] == 0).all()
+    assert np.isfinite(inputs).all()
+
+
+def test_vectors_take_no_transform_of_images(small, tmp_path):
+    benchmark, path, _ = small("letter")
+    benchmarks.build(benchmark, tmp_path, source=path, progress=False)
+    with pytest.raises(ValueError, match=r"`transform` is for images .* only Elementwise transforms such as Normalize"):
+        helpers.letter(tmp_path, 1, 5, meta_train=True, transform=[Normalize(7.5, 4), ColorJitter(0.4)])
