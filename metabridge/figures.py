@@ -27,6 +27,10 @@ _LABELS = {"torch": "PyTorch", "jax": "JAX"}
 _GREY = "#666666"
 _FLOOR = 1e-17  # where exact equality is drawn on a logarithmic axis
 _MOST_SHOWN = 8
+_LONGEST_NAME = 32
+_LOWEST_ROW = 0.24  # inches, for one line of text
+_LETTER = 0.07  # inches, in the width of a title
+_LINE = 0.08  # inches, for one feature vector
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -51,37 +55,61 @@ def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
     Raises:
         ValueError: for examples that are neither.
     """
+    if list(batch) != ["train", "test"]:
+        raise ValueError(
+            f"`batch` must have a support set 'train' and a query set 'test' to be drawn, got {', '.join(batch)}; "
+            "attach a splitter with ClassSplitter(dataset, num_train_per_class=…, num_test_per_class=…)."
+        )
+    if batch.plan.counts is not None:
+        raise ValueError(
+            "`batch` must have equally many examples of every class to be drawn; draw one of a ClassSplitter "
+            "instead of a WeightedClassSplitter."
+        )
     if isinstance(dataset, ToyMetaDataset):
         return _draw_points(dataset, batch)
-    if batch.plan.counts is not None or list(batch) != ["train", "test"]:
-        raise ValueError("`batch` must have a support set 'train' and a query set 'test' with equal numbers per class.")
     inputs = batch["train"][0]
     if not isinstance(dataset, CombinationMetaDataset) or inputs.ndim not in (3, 5):
         raise ValueError(f"`batch` must hold images or vectors to be drawn, got inputs of shape {inputs.shape}.")
+    if inputs.ndim == 5 and inputs.shape[-1] not in (1, 3):
+        raise ValueError(f"`batch` must hold images of 1 or 3 channels to be drawn, got {inputs.shape[-1]}.")
     names = [_name_of(class_id, dataset) for class_id in batch.plan.classes[0].tolist()]
     titles = [f"{name}  ({label})" for name, label in zip(names, batch.plan.labels[0].tolist(), strict=True)]
     if inputs.ndim == 3:
         return _draw_vectors(batch, titles)
     if isinstance(dataset, SegmentationMetaDataset):
         titles = [names[0], "mask"]
-        sheet = _contact_sheet({name: _with_masks(*split) for name, split in batch.items()}, 2)
+        shown = _in_range(batch)
+        sheet = _contact_sheet({name: _with_masks(shown[name], batch[name][1]) for name in batch}, 2)
     else:
         sheet = _contact_sheet(batch, len(titles))
     height, width = sheet.picture.shape[:2]
-    figure = _figure(9, 7.2 * height / width + 0.2)
-    _show_sheet(figure.subplots(), sheet, titles)
+    # So that 5-way sheets fill a page's width, and a row of a 20-way sheet is no higher than its title needs.
+    row = min(7.2 * height / width / len(titles), max(_LOWEST_ROW, 8 / len(titles)))
+    scale = row * len(titles) / height
+    figure = _figure(scale * width + _LETTER * max(map(len, titles)) + 0.3, scale * height + 0.3)
+    axes = figure.subplots()
+    _show_sheet(axes, sheet, titles, upright=min(scale * each for _, _, each in sheet.roles) < 8 * _LETTER)
+    if isinstance(dataset, SegmentationMetaDataset):
+        axes.set_xlabel("orange: object, white: ignored", fontsize=8, color=_GREY)
     return figure
 
 
+def _in_range(example: Mapping[str, Any]) -> dict[str, npt.NDArray[np.floating]]:
+    """The images of the first episode; normalised ones are brought back to [0, 1]."""
+    low, high = _range_of([example])
+    low, high = min(low, 0.0), max(high, 1.0)
+    return {split: (example[split][0][0] - low) / (high - low) for split in ("train", "test")}
+
+
 def _with_masks(
-    inputs: npt.NDArray[np.floating], masks: npt.NDArray[np.integer]
+    images: npt.NDArray[np.floating], masks: npt.NDArray[np.integer]
 ) -> tuple[npt.NDArray[np.floating], None]:
     """The first episode's images, and behind them the same with their masks: a row each in a contact sheet."""
     from matplotlib.colors import to_rgb
 
-    images = np.broadcast_to(inputs[0], (*inputs[0].shape[:3], 3))
+    images = np.broadcast_to(images, (*images.shape[:3], 3))
     mask = masks[0][..., None]
-    object_, background = 0.45 * images + 0.55 * np.array(to_rgb(_COLOURS["torch"])), 0.35 * images
+    object_, background = 0.3 * images + 0.7 * np.array(to_rgb(_COLOURS["torch"])), 0.35 * images
     masked = np.select([mask == 1, mask == 0], [object_, background], default=1.0)  # white where nothing is said
     return np.concatenate([images, masked])[None], None
 
@@ -95,8 +123,10 @@ def _name_of(class_id: int, dataset: CombinationMetaDataset) -> str:
     """Short: what comes before the last two parts of a path says little in a picture."""
     names = dataset.source.class_names
     name = "/".join(names[class_id % len(names)].split("/")[-2:])
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
     augmentation = class_id // len(names)
-    return f"{name}, {dataset.class_augmentations[augmentation - 1]!r}" if augmentation else name
+    title = f"{short}, {dataset.class_augmentations[augmentation - 1]!r}" if augmentation else short
+    return title.replace("$", r"\$")  # which matplotlib would take for mathematics
 
 
 def _draw_points(dataset: ToyMetaDataset, batch: EpisodeBatch) -> Figure:
@@ -160,9 +190,8 @@ def _draw_vector_episode(comparison: Comparison) -> Figure:
     """One episode of feature vectors, once for each backend."""
     ways = comparison.run.episode.ways or 1
     figure = _figure(11, 5.6)
-    panels = figure.subplots(
-        2, 2, sharex=True, height_ratios=[comparison.run.episode.shots, comparison.run.episode.test_shots]
-    )
+    counts = comparison.run.episode.shots, comparison.run.episode.test_shots
+    panels = figure.subplots(2, 2, sharex=True, height_ratios=[min(count, _MOST_SHOWN) for count in counts])
     ends = _range_of([comparison.example[name] for name in ("torch", "jax")])
     for column, name in zip(panels.T, ("torch", "jax"), strict=True):
         labels = comparison.example[name]["train"][1][0].reshape(ways, -1)[:, 0]
@@ -174,8 +203,9 @@ def _draw_vector_episode(comparison: Comparison) -> Figure:
 
 def _draw_vectors(batch: EpisodeBatch, titles: Sequence[str]) -> Figure:
     """One episode of feature vectors."""
-    figure = _figure(7, 5.6)
-    panels = figure.subplots(2, 1, sharex=True, height_ratios=[count for _, count in batch.plan.splits])
+    bands = [max(_LINE * min(count, _MOST_SHOWN), _LOWEST_ROW) for _, count in batch.plan.splits]
+    figure = _figure(7, max(sum(bands) * len(titles), 3) + 0.6)
+    panels = figure.subplots(2, 1, sharex=True, height_ratios=bands)
     picture = _show_vectors(panels, batch, titles, _range_of([batch]), _COLOURS["jax"])
     figure.colorbar(picture, ax=panels, fraction=0.04, pad=0.02).ax.tick_params(labelsize=8)
     return figure
@@ -192,14 +222,15 @@ def _show_vectors(
 ) -> Any:
     """Support above query: a line for every example and a band for every class; returns the last picture."""
     for axes, (split, role) in zip(panels, (("train", "support"), ("test", "query")), strict=True):
-        inputs = example[split][0][0]
+        whole = np.stack(np.split(example[split][0][0], len(titles)))
+        inputs = whole[:, :_MOST_SHOWN].reshape(-1, whole.shape[-1])
         low, high = ends
         picture = axes.imshow(inputs, cmap="gray_r", aspect="auto", interpolation="nearest", vmin=low, vmax=high)
         band = len(inputs) / len(titles)
         for row in range(1, len(titles)):
             axes.axhline(row * band - 0.5, color=colour, linewidth=1)
         axes.set_yticks([band * (row + 0.5) - 0.5 for row in range(len(titles))], titles, fontsize=8)
-        axes.set_ylabel(role, fontsize=8, color=_GREY)
+        axes.set_ylabel(role + _left_out(whole.shape[1]), fontsize=8, color=_GREY)
         axes.tick_params(length=0, labelsize=8)
         axes.spines[:].set_visible(False)
     axes.set_xlabel("feature", fontsize=9)
@@ -211,39 +242,35 @@ class _Sheet(NamedTuple):
 
     picture: npt.NDArray[np.floating]
     colours: str
-    roles: list[tuple[float, str]]  # where each is written, and what
+    roles: list[tuple[float, str, int]]  # the middle of each, what it is, and how wide
 
 
 def _contact_sheet(example: Mapping[str, Any], rows: int) -> _Sheet:
-    """Episode 0, as many rows as classes; normalised images are brought back to [0, 1]."""
-    low, high = _range_of([example])
-    whole = [
-        (np.stack(np.split(example[split][0][0], rows)) - min(low, 0)) / (max(high, 1) - min(low, 0))
-        for split in ("train", "test")
-    ]
+    """Episode 0, as many rows as classes."""
+    whole = [np.stack(np.split(images, rows)) for images in _in_range(example).values()]
     shown = [images[:, :_MOST_SHOWN] for images in whole]
     colours = _greys(whole[0])
     paper = 0.0 if colours == "gray_r" and whole[0].shape[-1] == 1 else 1.0
     support, query = (_tiles(images, paper) for images in shown)
     gap = np.full((len(support), len(support) // (6 * rows), support.shape[-1]), paper)
     roles = []
-    for role, images, kept, place in zip(
-        ("support", "query"),
-        whole,
-        shown,
-        (support.shape[1] / 2, support.shape[1] + gap.shape[1] + query.shape[1] / 2),
-        strict=True,
-    ):
-        count = "" if kept.shape == images.shape else f" ({kept.shape[1]} of {images.shape[1]} shown)"
-        roles.append((place, role + count))
+    starts = (0, support.shape[1] + gap.shape[1])
+    for role, images, side, start in zip(("support", "query"), whole, (support, query), starts, strict=True):
+        roles.append((start + side.shape[1] / 2, role + _left_out(images.shape[1]), side.shape[1]))
     return _Sheet(np.concatenate([support, gap, query], axis=1), colours, roles)
 
 
-def _show_sheet(axes: Axes, sheet: _Sheet, titles: Sequence[str]) -> None:
+def _left_out(count: int) -> str:
+    """What to say where a picture does not show all examples of a class."""
+    return f" ({_MOST_SHOWN} of {count} shown)" if count > _MOST_SHOWN else ""
+
+
+def _show_sheet(axes: Axes, sheet: _Sheet, titles: Sequence[str], upright: bool = False) -> None:
     height, width = sheet.picture.shape[:2]
     axes.imshow(sheet.picture, cmap=sheet.colours, vmin=0, vmax=1, interpolation="nearest")
-    for place, role in sheet.roles:
-        axes.text(place, -0.01 * width, role, ha="center", va="bottom", fontsize=8, color=_GREY)
+    for place, role, _ in sheet.roles:
+        angle = 90 if upright else 0
+        axes.text(place, -0.01 * width, role, ha="center", va="bottom", fontsize=8, color=_GREY, rotation=angle)
     cell = height / len(titles)
     axes.set_yticks([cell * (row + 0.5) for row in range(len(titles))], titles, fontsize=8)
     axes.set_xticks([])
@@ -274,14 +301,14 @@ def draw_losses(comparison: Comparison) -> Figure:
         upper.plot(steps[width - 1 :], smooth, color=_COLOURS[name], linestyle=style, linewidth=1.8, label=label)
     upper.set_ylabel("meta-objective, float32", fontsize=9)
     upper.legend(fontsize=8, frameon=False)
-    differences = comparison.trajectory.differences
+    differences = comparison.trajectory.scaled_differences
     equal = int((differences == 0).sum())
     lower.plot(np.maximum(differences, _FLOOR), ".", color="#333333", markersize=3)
     lower.axhline(comparison.limits.loss_difference, color="#B00020", linewidth=1)
     lower.text(0, comparison.limits.loss_difference * 0.4, "limit", color="#B00020", fontsize=8, va="top")
     lower.set_yscale("log")
     lower.set_ylim(_FLOOR / 3, max(comparison.limits.loss_difference, differences.max()) * 30)
-    lower.set_ylabel("|PyTorch − JAX|, float64", fontsize=9)
+    lower.set_ylabel("|PyTorch − JAX| / max(1, |loss|),\nfloat64", fontsize=9)
     lower.xaxis.get_major_locator().set_params(integer=True)
     lower.set_xlabel(
         f"meta-step ({equal} of {len(differences)} losses equal to the last bit, drawn at {_FLOOR:g})", fontsize=9
@@ -295,21 +322,23 @@ def draw_adaptation(curves: AdaptationCurves) -> Figure:
     """Test tasks before and after adaptation, by both trained networks."""
     figure = _figure(11, 3.1)
     panels = figure.subplots(1, len(curves.targets), sharey=True)
-    steps = sorted(curves.predictions["torch"])
-    before, after = steps[0], steps[-1]
+    further = max(curves.predictions["torch"])  # than the run's own number; drawn thinner
     for task, axes in enumerate(panels):
         inputs = curves.inputs[task]
         axes.plot(inputs, curves.targets[task], color="#BBBBBB", linewidth=3.5, label="true function")
-        axes.plot(inputs, curves.predictions["torch"][before][task], ":", color=_GREY, linewidth=1.2,
+        axes.plot(inputs, curves.predictions["torch"][0][task], ":", color=_GREY, linewidth=1.2,
                   label="before adaptation")  # fmt: skip
         for name, style in (("torch", "-"), ("jax", (0, (4, 3)))):
-            axes.plot(inputs, curves.predictions[name][after][task], linestyle=style, color=_COLOURS[name],
-                      linewidth=1.6, label=f"{_LABELS[name]}, {after} inner steps")  # fmt: skip
+            for steps in sorted({curves.inner_steps, further}):
+                axes.plot(inputs, curves.predictions[name][steps][task], linestyle=style, color=_COLOURS[name],
+                          linewidth=1.6 if steps == curves.inner_steps else 0.7,
+                          label=f"{_LABELS[name]}, {steps} inner step{'' if steps == 1 else 's'}")  # fmt: skip
         axes.plot(*(array[task] for array in curves.support), "^", color="#111111", markersize=5, label="support set")
         axes.set_title(f"test task {task}", fontsize=9)
         axes.set_xlabel("x", fontsize=9)
         _tidy(axes)
     panels[0].set_ylabel("y", fontsize=9)
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    columns = 4 if len(labels) > 5 else 5
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
     return figure

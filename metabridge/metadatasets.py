@@ -286,6 +286,11 @@ class CombinationMetaDataset(MetaDataset):
             raise TypeError(
                 f"`num_classes_per_task` must be an integer, got {num_classes_per_task!r}; pass for example 5."
             )
+        if not hasattr(source, "class_sizes"):
+            raise TypeError(
+                f"`source` must be a class source, got {type(source).__name__}; make one, for example with "
+                "ArraySource.from_labels(images, labels) of metabridge.sources."
+            )
         self.source = source
         self.class_augmentations = expand_class_augmentations(_of_meta_split(class_augmentations, meta_split))
         self.transforms = expand_transforms(transform)

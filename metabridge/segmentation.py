@@ -28,7 +28,7 @@ class SegmentationMetaDataset(CombinationMetaDataset):
 
     Inputs are images `(B, k, H, W, channels)` float32 in [0, 1], targets masks `(B, k, H, W)` int64: 1 on an object of
     the class, 0 elsewhere, `IGNORED` (255) where nothing is said, such as on the outlines of objects. Pass 255 to the
-    loss: `torch.nn.functional.cross_entropy(…, ignore_index=255)`.
+    loss: `functional.cross_entropy(…, ignore_index=255)` of either backend.
 
     Shaban et al. 2017, https://arxiv.org/abs/1709.03410
 
@@ -105,13 +105,23 @@ class SegmentationMetaDataset(CombinationMetaDataset):
         return height, width, channels - 1
 
     def _transformed_shape(self) -> tuple[int, ...]:
+        """Shape of one input; also what does not fit masks fails here."""
         for each in self.transforms:
             if not isinstance(each, MaskTransform):
                 raise TypeError(
                     f"`transform` must say what happens to masks, {each!r} does not; give it a method "
                     "`apply_to_masks(masks, parameters)`, or derive it from InPlace if it moves no pixel."
                 )
-        return super()._transformed_shape()
+        shape = super()._transformed_shape()
+        transforms: Any = self.transforms
+        words = [np.zeros((1, each.num_words), dtype=np.uint64) for each in transforms]
+        masks = transform_masks(transforms, np.zeros((1, *self.stored_shape[:2]), dtype=np.uint8), words)
+        if masks.shape[1:] != shape[:2] or masks.dtype != np.uint8:
+            raise ValueError(
+                f"`transform` must do to masks what it does to images, it makes {shape[:2]} of an image and "
+                f"{masks.shape[1:]} {masks.dtype} of its mask; look at `apply_to_masks` of {list(transforms)!r}."
+            )
+        return shape
 
     def gather(self, plan: EpisodePlan) -> EpisodeBatch:
         """Copy the images and masks a plan names.

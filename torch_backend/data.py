@@ -14,6 +14,7 @@ from metabridge.batches import WHOLE
 from metabridge.loader import EpisodeLoader
 from metabridge.metadatasets import MetaDataset
 from metabridge.plans import EpisodePlan
+from metabridge.segmentation import SegmentationMetaDataset
 
 __all__ = ["BatchMetaDataLoader", "to_backend", "to_numpy"]
 
@@ -123,8 +124,9 @@ class BatchMetaDataLoader(DataLoader[Any]):
             seed decides everything; the meta-dataset's own `transform` is inside.
 
     Raises:
-        TypeError: for an argument of `DataLoader` that would choose or collate episodes (`sampler`,
-            `collate_fn`, `shuffle=False`, `in_order=False`, …).
+        TypeError: for a `transform` of a segmentation, whose masks it would not see; and for an argument of
+            `DataLoader` that would choose or collate episodes (`sampler`, `collate_fn`, `shuffle=False`,
+            `in_order=False`, …).
     """
 
     def __init__(
@@ -141,6 +143,11 @@ class BatchMetaDataLoader(DataLoader[Any]):
         transform = kwargs.pop("transform", None)
         if transform is not None and not callable(transform):
             raise TypeError(f"`transform` must be a function of an image tensor, got {transform!r}.")
+        if transform is not None and isinstance(dataset, SegmentationMetaDataset):
+            raise TypeError(
+                "`transform` must be left out for a segmentation: it would change images and leave their masks; give "
+                "the meta-dataset transforms of metabridge.transforms, which change both."
+            )
         _refuse_choosers(kwargs)
         self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
         plans = _RemainingPlans(self.episodes)

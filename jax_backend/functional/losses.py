@@ -6,10 +6,18 @@ import jax.numpy as jnp
 __all__ = ["cross_entropy", "mean_squared_error"]
 
 
-def cross_entropy(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Mean negative log-likelihood of `targets` `(n,)` under the softmax of `outputs` `(n, N)`."""
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), targets[:, None], axis=-1)
-    return -chosen.mean()
+def cross_entropy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -100) -> jax.Array:
+    """Mean negative log-likelihood of `targets` under the softmax of `outputs`.
+
+    Args:
+        outputs: `(n, N)`; of every pixel `(n, H, W, N)`.
+        targets: `(n,)` integers in [0, N); of every pixel `(n, H, W)`.
+        ignore_index: a target that does not count, such as the 255 of masks. NaN if none counts.
+    """
+    counts = targets != ignore_index
+    safe = jnp.where(counts, targets, 0)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), safe[..., None], axis=-1)[..., 0]
+    return -jnp.where(counts, chosen, 0).sum() / counts.sum().astype(outputs.dtype)
 
 
 def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:

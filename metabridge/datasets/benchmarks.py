@@ -1,9 +1,11 @@
 """What every stored benchmark shares: official archives in, one store out, and a meta-dataset over the store."""
 
+import errno
 import hashlib
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -19,8 +21,9 @@ import numpy.typing as npt
 
 from metabridge.datasets.fetch import Archive, fetch, verify
 from metabridge.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
-from metabridge.sources import HDF5Source, write_store
+from metabridge.sources import ArraySource, HDF5Source, write_store
 from metabridge.sources.hdf5 import Block, HDF5Selection
+from metabridge.sources.temporary import remove_orphans
 from metabridge.splitters import Splitter
 from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
@@ -32,11 +35,12 @@ __all__ = [
     "Variant",
     "blocks_of_classes",
     "build",
-    "opens",
     "split_table",
     "store_path",
     "table_split",
 ]
+
+_PLENTY = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,8 @@ class Content:
     Attributes:
         class_names: C distinct names.
         class_sizes: examples of each class.
-        example_shape: shape of one example.
-        dtype: `uint8` for images, a floating dtype for features.
+        example_shape: shape of one example, the variant's.
+        dtype: that of the variant.
         blocks: examples as `write_store` takes them, made one at a time.
         preparation: what was done to the originals, for the store's provenance.
     """
@@ -70,9 +74,10 @@ class Variant:
     """One store that a benchmark can be built as.
 
     Attributes:
-        archives: the official files, all of which are needed; none if no checksum of them is known.
+        archives: the official files, all of which are needed; none if they cannot be fetched and checked.
         read: from one path for each archive (verified, or a folder with its unpacked content), or from one folder with
-            the content of all, and whether to show progress, to a context that holds their `Content`.
+            the content of all, and whether to show progress, to a context that holds their `Content`. Where there are
+            no archives, from the one path that a user names, whatever is there.
         splits: the official splits by name, the default one first.
         num_classes: classes of all meta-splits together.
         num_examples: examples as published: of each meta-split of the default split, or of all together; empty if
@@ -81,6 +86,7 @@ class Variant:
         dtype: `uint8` for images, `float32` for features.
         folders: the one top folder inside each archive, by which unpacked archives are found one by one. Without it
             `read` gets a folder that holds none of the archives as its only path.
+        by_hand: where there are no archives: what to get, and where.
     """
 
     archives: tuple[Archive, ...]
@@ -91,6 +97,7 @@ class Variant:
     example_shape: tuple[int, ...]
     dtype: npt.DTypeLike
     folders: tuple[str, ...] = ()
+    by_hand: str = ""
 
     @property
     def num_bytes(self) -> int:
@@ -110,8 +117,6 @@ class Benchmark:
         licence: what is known of the terms.
         variants: the stores by name, the default one first. One alone is called `"full"`.
         downloads: folder below the root for archives; benchmarks made from the same archive share it.
-        by_hand: where there are no archives: which single file to get, and where. `read` then checks its content,
-            and its checksum is recorded.
         ways: classes per task where nobody says how many.
     """
 
@@ -122,13 +127,17 @@ class Benchmark:
     licence: str
     variants: Mapping[str, Variant]
     downloads: str
-    by_hand: str = ""
     ways: int = 5
 
     @property
     def default_variant(self) -> str:
         """The variant that is meant where none is named."""
         return next(iter(self.variants))
+
+    @property
+    def by_hand(self) -> str:
+        """What to get for the default variant, and where; empty if it can be downloaded."""
+        return self.variants[self.default_variant].by_hand
 
     def variant_name(self, variant: str | None) -> str:
         """The name of a known variant, the default one for `None`.
@@ -162,7 +171,8 @@ class StoredMetaDataset(CombinationMetaDataset):
         dataset_transform: a splitter.
         class_augmentations: augmentations, or meta-split → augmentations, of which each makes a new class of every
             class.
-        download: fetch and build what is not built yet.
+        download: fetch and build what is not built yet. Before that the other arguments are checked, as far as that is
+            possible without the examples.
 
     Raises:
         FileNotFoundError: if the benchmark is not built and `download` is false.
@@ -193,11 +203,22 @@ class StoredMetaDataset(CombinationMetaDataset):
             raise TypeError("`num_classes_per_task` must be an integer, got None; pass for example 5.")
         meta_split = resolve_meta_split(meta_train, meta_val, meta_test, meta_split)
         self.variant = variant = self.benchmark.variant_name(self.variant)
-        title, splits = _title(self.benchmark, variant), self.benchmark.variants[variant].splits
+        chosen = self.benchmark.variants[variant]
+        title, splits = _title(self.benchmark, variant), chosen.splits
         self.split = split = next(iter(splits)) if self.split is None else self.split
-        _classes_of(title, splits, split, meta_split, ())  # a mistake is found before anything is downloaded
+        classes = _classes_of(title, splits, split, meta_split, ())
         store = store_path(self.benchmark, root, variant)
-        if download and not opens(store):
+        if download and _opened(store) is None:
+            # The same checks as below, so that no mistake in an argument is found only after hours of downloading.
+            super().__init__(
+                _stand_in(chosen, classes),
+                num_classes_per_task,
+                meta_split,
+                target_transform,
+                dataset_transform,
+                class_augmentations,
+                transform,
+            )
             build(self.benchmark, root, variant)
         if not store.is_file():
             raise FileNotFoundError(
@@ -227,6 +248,14 @@ class StoredMetaDataset(CombinationMetaDataset):
         return source
 
 
+def _stand_in(variant: Variant, classes: Sequence[str]) -> ArraySource:
+    """A source like that of the store, but of zeros: these classes, or as many as there can be, with examples in
+    plenty. It takes no memory."""
+    names = classes or [f"class {i}" for i in range(variant.num_classes)]
+    examples = np.broadcast_to(np.zeros((), variant.dtype), (_PLENTY, *variant.example_shape))
+    return ArraySource(examples, [0] * len(names), [_PLENTY] * len(names), names)
+
+
 def _title(benchmark: Benchmark, variant: str) -> str:
     return benchmark.title if len(benchmark.variants) == 1 else f"{benchmark.title} {variant!r}"
 
@@ -247,11 +276,16 @@ def _classes_of(
     return classes.get(meta_split, ())
 
 
-def _how_to_build(benchmark: Benchmark, root: str | os.PathLike[str], variant: str) -> str:
+def _build_command(benchmark: Benchmark, variant: str) -> str:
     chosen = "" if len(benchmark.variants) == 1 else f" --variant {variant}"
-    command = f"metabridge build {benchmark.name}{chosen} --root {root}"
-    if benchmark.by_hand:
-        return f"{benchmark.by_hand} Then run `{command} --from FILE`."
+    return f"metabridge build {benchmark.name}{chosen}"
+
+
+def _how_to_build(benchmark: Benchmark, root: str | os.PathLike[str], variant: str) -> str:
+    command = f"{_build_command(benchmark, variant)} --root {root}"
+    by_hand = benchmark.variants[variant].by_hand
+    if by_hand:
+        return f"{by_hand} Then run `{command} --from PATH`."
     return f"Build it with `{command}`, or pass download=True."
 
 
@@ -275,15 +309,14 @@ def store_path(benchmark: Benchmark, root: str | os.PathLike[str], variant: str 
     return Path(root) / benchmark.name / f"{benchmark.variant_name(variant)}.h5"
 
 
-def opens(store: Path) -> bool:
-    """Whether a store is there and whole enough to be read."""
+def _opened(store: Path) -> HDF5Source | None:
+    """The store, if it is there and whole enough to be read."""
     if not store.is_file():
-        return False
+        return None
     try:
-        HDF5Source(store)
+        return HDF5Source(store)
     except ValueError:
-        return False
-    return True
+        return None
 
 
 def build(
@@ -298,7 +331,7 @@ def build(
     A store that opens is left alone: delete the file to build it again. Archives are verified before they are opened,
     and read in place. An error or an interruption leaves no store, and of two builds at once either one's whole store
     stays. Only a killed process can leave something behind, a hidden `.part` file beside the store: it is never read,
-    and the next build removes it.
+    and the next build of the same store removes it, where the file system has locks.
 
     Args:
         benchmark: which.
@@ -306,7 +339,7 @@ def build(
         variant: which of its variants; `None` means the first.
         source: where the official files are; `None` downloads them. The archive, if it is the only one; or a folder
             that holds the archives or their unpacked content (where it holds both, the archive is taken). Where nothing
-            can be downloaded, the single file.
+            can be downloaded, the file or folder that the error without `source` describes.
         progress: show bars, and whether there was anything to do, on standard error.
 
     Returns:
@@ -314,28 +347,41 @@ def build(
 
     Raises:
         ConnectionError: if no address delivers an archive.
-        FileNotFoundError: if `source` does not exist or does not hold what is needed, or is `None` for a benchmark
+        FileNotFoundError: if `source` does not exist or does not hold what is needed, or is `None` for a variant
             that has no download.
+        OSError: if the disk has not enough space for the store and what is to be downloaded, before anything is.
         ValueError: for an unknown variant, a wrong checksum, an unsafe or damaged archive or image, and for files of
             another dataset.
     """
     variant = benchmark.variant_name(variant)
     store, chosen = store_path(benchmark, root, variant), benchmark.variants[variant]
-    if opens(store):
+    if store.parent.is_dir():
+        remove_orphans(store)  # they would take space, and of a built store nobody else removes them
+    built = _opened(store)
+    if built is not None:
         if progress:
-            print(f"{store} is built already; delete the file to build it again.", file=sys.stderr)
+            unread = "" if source is None else f" {source} was not read."
+            print(
+                f"{store} is built already{_preparation(built)}; delete the file to build it again.{unread}",
+                file=sys.stderr,
+            )
         return store
     if source is None:
-        if benchmark.by_hand:
+        if chosen.by_hand:
             raise FileNotFoundError(
-                f"{benchmark.title} cannot be downloaded, as no checksum of the official file is known. "
-                f"{_how_to_build(benchmark, root, variant)}"
+                f"{_title(benchmark, variant)} cannot be downloaded, as no archive is known that can be both fetched "
+                f"and checked. {_how_to_build(benchmark, root, variant)}"
             )
         downloads = Path(root) / benchmark.downloads / "downloads"
-        paths = [fetch(archive, downloads, progress) for archive in chosen.archives]
+        _check_space(store, chosen, downloads)
+        try:
+            paths = [fetch(archive, downloads, progress) for archive in chosen.archives]
+        except (ConnectionError, ValueError) as error:
+            raise type(error)(f"{error} {_by_hand(benchmark, variant, downloads)}") from None
     else:
-        paths = _locate(benchmark, chosen, Path(source))
+        paths = _locate(chosen, Path(source))
     with chosen.read(paths, progress) as content:
+        _check_form(benchmark, variant, content)
         _check_classes(benchmark.title, chosen, content, paths)
         write_store(
             store,
@@ -354,15 +400,61 @@ def build(
     return store
 
 
-def _locate(benchmark: Benchmark, variant: Variant, source: Path) -> list[Path]:
-    """For each archive, the verified file at or below `source` or its unpacked folder; or the file got by hand."""
+def _preparation(built: HDF5Source) -> str:
+    """What was done to the examples, where the store says it: the same name may stand for another preparation."""
+    preparation = built.provenance.get("preparation")
+    return f" ({preparation})" if preparation else ""
+
+
+def _check_space(store: Path, variant: Variant, downloads: Path) -> None:
+    """Check that the disk has room for the store and for the archives that are still to be downloaded.
+
+    Raises:
+        OSError: if it has not.
+    """
+    needed = variant.num_bytes + sum(_left_to_download(archive, downloads) for archive in variant.archives)
+    place = next(folder for folder in store.absolute().parents if folder.exists())
+    free = shutil.disk_usage(place).free
+    if needed > free:
+        raise OSError(
+            errno.ENOSPC,
+            f"{store} cannot be built ({os.strerror(errno.ENOSPC)}): it and what is left to download need {needed:,} "
+            f"bytes, and {free:,} are free on the disk; nothing was downloaded. Free some space or choose another "
+            "folder",
+        )
+
+
+def _left_to_download(archive: Archive, downloads: Path) -> int:
+    """Bytes of an archive that are not here yet, 0 if its size is unknown."""
+    if archive.size is None or (downloads / archive.name).exists():
+        return 0
+    try:
+        held = (downloads / f".{archive.name}.part").stat().st_size  # `fetch` goes on from there
+    except FileNotFoundError:
+        held = 0
+    return max(0, archive.size - held)
+
+
+def _by_hand(benchmark: Benchmark, variant: str, downloads: Path) -> str:
+    """What to do with all the archives of a variant once one could not be downloaded."""
+    archives = benchmark.variants[variant].archives
+    command = f"{_build_command(benchmark, variant)} --from"
+    if len(archives) == 1:
+        return f"Then build again; or, wherever the file is, with `{command} FILE`."
+    listed = "".join(f"\n  {archive} from {' or '.join(archive.addresses)}" for archive in archives)
+    return (
+        f"This build needs {len(archives)} archives:{listed}\nThose in {downloads} are taken from there; or put all "
+        f"into one folder and build with `{command} FOLDER`."
+    )
+
+
+def _locate(variant: Variant, source: Path) -> list[Path]:
+    """For each archive, the verified file at or below `source` or its unpacked folder; or what was got by hand."""
     if not source.exists():
         raise FileNotFoundError(
             f"`source` must be an archive or a folder, there is nothing at {source}; check the path."
         )
-    if benchmark.by_hand:
-        if not source.is_file():
-            raise ValueError(f"`source` must be one file, got the folder {source}. {benchmark.by_hand}")
+    if variant.by_hand:
         return [source]
     if source.is_dir():
         if not variant.folders and not any((source / archive.name).is_file() for archive in variant.archives):
@@ -393,6 +485,16 @@ def _in_folder(source: Path, archive: Archive, folder: str | None) -> Path:
         f"`source` must hold {archive.name}{unpacked}, {source} does not; download the archive from "
         f"{' or '.join(archive.addresses)}."
     )
+
+
+def _check_form(benchmark: Benchmark, variant: str, content: Content) -> None:
+    chosen = benchmark.variants[variant]
+    announced, found = (f"{tuple(each.example_shape)} {np.dtype(each.dtype)}" for each in (chosen, content))
+    if found != announced:
+        raise RuntimeError(
+            f"the builder of {_title(benchmark, variant)} must make examples of {announced}, as its variant says, it "
+            f"makes {found}; mend one of the two, or report it if the benchmark is not yours."
+        )
 
 
 def _check_classes(title: str, variant: Variant, content: Content, paths: Sequence[Path]) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from metabridge.datasets.downloaders import (
     choose_downloader,
     page_words,
 )
+from metabridge.sources.temporary import try_lock
 
 __all__ = ["Archive", "fetch", "verify"]
 
@@ -131,6 +132,7 @@ def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = Tru
     target.parent.mkdir(parents=True, exist_ok=True)
     seen, difference = _look(target, archive)
     if seen and difference is None:
+        _remove_partial(target)
         return target
     answers = [f"{target}, already there: {difference}"] if seen else []
     wrong_content = False
@@ -139,13 +141,13 @@ def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = Tru
             return target  # another process was faster
         for url in archive.urls:
             try:
-                _deliver(url, archive, part, progress)
+                with _told_of_a_full_disk(archive, part):
+                    _deliver(url, archive, part, progress)
+                    part.replace(target)
+                return target
             except SourceError as error:
                 wrong_content |= isinstance(error, WrongContentError)
                 answers.append(f"{url}: {error}")
-            else:
-                part.replace(target)
-                return target
     raise (ValueError if wrong_content else ConnectionError)(_failure(archive, target, part, answers))
 
 
@@ -190,24 +192,32 @@ def _download(url: str, archive: Archive, part: Path, progress: bool) -> None:
     except SourceError:
         raise
     except OSError as error:
-        if error.errno in _FULL_DISK:
-            raise OSError(
-                error.errno,
-                f"the disk of {part.parent} is full: {archive.name} needs {_needed(archive, part)}, free some or "
-                f"choose another `root`; {part.stat().st_size:,} bytes are kept in {part}, the next try goes on "
-                "from there",
-            ) from None
-        if isinstance(downloader, HTTPDownloader):
+        if error.errno in _FULL_DISK or isinstance(downloader, HTTPDownloader):
             raise
         raise SourceError(str(error) or type(error).__name__) from None  # pooch's: network and file are not told apart
     except (ValueError, EOFError) as error:
         raise SourceError(str(error) or type(error).__name__) from None
 
 
+@contextmanager
+def _told_of_a_full_disk(archive: Archive, part: Path) -> Iterator[None]:
+    """Some systems say so only when written bytes are to be on the disk, or the file to have its name."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL_DISK:
+            raise
+        raise OSError(
+            error.errno,
+            f"the disk of {part.parent} is full: {archive.name} needs {_needed(archive, part)}, free some or "
+            f"choose another `root`; {part.stat().st_size:,} bytes are kept in {part}, the next try goes on "
+            "from there",
+        ) from None
+
+
 def _needed(archive: Archive, part: Path) -> str:
-    if archive.size is None:
-        return "more"
-    return f"{archive.size - part.stat().st_size:,} bytes more"
+    missing = 0 if archive.size is None else archive.size - part.stat().st_size
+    return f"{missing:,} bytes more" if missing else "more"
 
 
 @contextmanager
@@ -234,6 +244,14 @@ def _partial_file(target: Path, progress: bool) -> Iterator[Path]:
         finally:
             if _is_at(file, path) and (not shared or path.stat().st_size == 0):
                 path.unlink()
+
+
+def _remove_partial(target: Path) -> None:
+    """Remove what an interrupted download left of an archive that is there by now, unless somebody has it open."""
+    path = target.with_name(f".{target.name}.part")
+    with suppress(OSError), path.open("r+b") as file:
+        if try_lock(file):
+            path.unlink()
 
 
 def _lock(file: BinaryIO, progress: bool, target: Path) -> bool:
@@ -265,8 +283,7 @@ def _failure(archive: Archive, target: Path, part: Path, answers: list[str]) -> 
     source = f" from {' or '.join(archive.addresses)}" if archive.urls else ""
     return (
         f"could not download {archive}:{lines}\n{kept} Get {archive.name} by hand{source}, check that its "
-        f"{archive.checksum.replace(':', ' is ')}, and put it at {target}, or name it with `--from FILE` "
-        "(`source=` in Python)."
+        f"{archive.checksum.replace(':', ' is ')}, and put it at {target}."
     )
 
 

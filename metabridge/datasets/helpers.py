@@ -1,5 +1,6 @@
 """The paper's short interface: one call from a folder to a meta-dataset with support and query sets."""
 
+import operator
 import os
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
@@ -14,7 +15,7 @@ from metabridge.datasets.pascal5i import Pascal5i
 from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
 from metabridge.datasets.tieredimagenet import TieredImagenet
 from metabridge.metadatasets import resolve_meta_split
-from metabridge.splitters import ClassSplitter
+from metabridge.splitters import ClassSplitter, Splitter
 from metabridge.transforms import Categorical, Rotation
 
 __all__ = [
@@ -83,7 +84,7 @@ def omniglot(
     """
     if _meta_split(kwargs) == "train":
         kwargs.setdefault("class_augmentations", [Rotation([90, 180, 270])])
-    return _helped(Omniglot, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+    return _helped(Omniglot, folder, ways, _splitter(shots, test_shots, shuffle), seed, kwargs)
 
 
 def _helper(name: str, meta_dataset: type[D]) -> Helper[D]:
@@ -98,7 +99,7 @@ def _helper(name: str, meta_dataset: type[D]) -> Helper[D]:
         seed: int | None = None,
         **kwargs: Any,
     ) -> D:
-        return _helped(meta_dataset, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+        return _helped(meta_dataset, folder, ways, _splitter(shots, test_shots, shuffle), seed, kwargs)
 
     helper.__name__ = helper.__qualname__ = name
     helper.__annotations__["return"] = meta_dataset
@@ -152,8 +153,9 @@ def bach(
     Arguments and errors are those of `letter`, with the further ones of `Bach`. Chords with fewer examples than a task
     takes are left out, unless `min_num_samples_per_class` says otherwise.
     """
-    kwargs.setdefault("min_num_samples_per_class", shots + (shots if test_shots is None else test_shots))
-    return _helped(Bach, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+    splitter = _splitter(shots, test_shots, shuffle)
+    kwargs.setdefault("min_num_samples_per_class", splitter.examples_per_class)
+    return _helped(Bach, folder, ways, splitter, seed, kwargs)
 
 
 def pascal5i(
@@ -182,20 +184,29 @@ def pascal5i(
         ValueError: if `num_classes_per_task` is given and is not `ways`; and whatever `Pascal5i` raises.
     """
     kwargs.setdefault("target_transform", None)
-    return _helped(Pascal5i, folder, shots, ways, shuffle, test_shots, seed, kwargs)
+    return _helped(Pascal5i, folder, ways, _splitter(shots, test_shots, shuffle), seed, kwargs)
+
+
+def _splitter(shots: int, test_shots: int | None, shuffle: bool) -> Splitter:
+    counts = {"train": _plain(shots), "test": _plain(shots if test_shots is None else test_shots)}
+    return ClassSplitter(shuffle=shuffle, num_samples_per_class=counts)
+
+
+def _plain(number: Any) -> Any:
+    """A NumPy integer as Python's; what is no integer, or true or false, as it is, for the check that names it."""
+    return number if isinstance(number, bool) or not hasattr(number, "__index__") else operator.index(number)
 
 
 def _helped(
     meta_dataset: Callable[..., D],
     folder: str | os.PathLike[str],
-    shots: int,
     ways: int,
-    shuffle: bool,
-    test_shots: int | None,
+    splitter: Splitter,
     seed: int | None,
     kwargs: dict[str, Any],
 ) -> D:
-    if kwargs.setdefault("num_classes_per_task", ways) != ways:
+    ways = _plain(ways)
+    if kwargs.get("num_classes_per_task", ways) != ways:
         raise ValueError(
             f"`num_classes_per_task` must equal `ways`, which is {ways}, "
             f"got {kwargs['num_classes_per_task']}; leave it out."
@@ -206,13 +217,7 @@ def _helped(
             "for another one use the class itself."
         )
     kwargs.setdefault("target_transform", Categorical(ways))
-    dataset = meta_dataset(folder, **kwargs)
-    ClassSplitter(
-        dataset,
-        shuffle=shuffle,
-        num_train_per_class=shots,
-        num_test_per_class=shots if test_shots is None else test_shots,
-    )
+    dataset = meta_dataset(folder, **kwargs | {"num_classes_per_task": ways, "dataset_transform": splitter})
     if seed is not None:
         dataset.seed(seed)
     return dataset

@@ -18,16 +18,18 @@ from metabridge.datasets.benchmarks import Content
 from metabridge.datasets.images import decode, decoder, squashed
 from metabridge.metadatasets import META_SPLITS
 
-__all__ = ["class_folders", "is_ilsvrc_folder", "is_wnid", "read_ilsvrc"]
+__all__ = ["CLASS_SIZES", "class_folders", "is_ilsvrc_folder", "is_wnid", "read_ilsvrc"]
 
 PLACES = (".", "train", "CLS-LOC/train", "Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/train")
 """Where the class folders may be, below the folder that a user names."""
+CLASS_SIZES = (732, 1300)
+"""Photographs of the smallest and of the largest class."""
 _ENDING = ".JPEG"
 _FORMS = ("JPEG", "PNG")  # n02105855_2933.JPEG is a PNG file
 _AHEAD = 4
 """Photographs under way for each thread."""
 _NAMED = 5
-"""Class folders that one message names."""
+"""Classes that one message names."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -67,6 +69,7 @@ def read_ilsvrc(
     size: int,
     progress: bool,
     workers: int | None = None,
+    class_sizes: tuple[int, int] = CLASS_SIZES,
 ) -> Iterator[Content]:
     """Photographs of some of ILSVRC's classes, squashed to a square; by meta-split, by wnid, by the file's name.
 
@@ -82,9 +85,12 @@ def read_ilsvrc(
         size: side of the square.
         progress: show a bar on standard error.
         workers: threads; `None` takes one for each processor that this process may use.
+        class_sizes: the smallest and the largest number of photographs that a class may have. How many each has is
+            published nowhere that we know of.
 
     Raises:
-        ValueError: if a class folder is missing or empty, a meta-split holds another number of photographs, or, once
+        ValueError: if a class folder is missing or empty or holds a `*.JPEG` file that is not named as one of its
+            class, if a class is too small or too large or a meta-split holds another number of photographs, or, once
             they are read, for one that is damaged.
     """
     from tqdm import tqdm
@@ -93,7 +99,8 @@ def read_ilsvrc(
     folders = tqdm(wnids, f"{title}: list of files", unit="class", disable=not progress, file=sys.stderr)
     files = {wnid: _names(folder / wnid) for wnid in folders}
     for split in META_SPLITS:
-        _check_count(folder, title, split, {wnid: len(files[wnid]) for wnid in sorted(classes[split])}, examples[split])
+        found = {wnid: len(files[wnid]) for wnid in sorted(classes[split])}
+        _check_count(folder, title, split, found, examples[split], class_sizes)
     sizes = [len(names) for names in files.values()]
     workers = workers or _processors()
     prepare = squashed(size, size)
@@ -128,21 +135,33 @@ def _names(folder: Path) -> list[str]:
     """The photographs of a class in the order of their names; none if there is no such folder."""
     try:
         with os.scandir(folder) as entries:
-            return sorted(
+            names = sorted(
                 entry.name for entry in entries if entry.name.endswith(_ENDING) and not entry.name.startswith(".")
             )
     except (FileNotFoundError, NotADirectoryError):
         return []
+    official = re.compile(rf"{re.escape(folder.name)}_[0-9]+{re.escape(_ENDING)}")
+    for name in names:
+        if official.fullmatch(name) is None:
+            raise ValueError(
+                f"{folder} must hold no *{_ENDING} files but ILSVRC-2012's {folder.name}_NUMBER{_ENDING}, got "
+                f"{name!r}; take it out."
+            )
+    return names
 
 
-def _check_count(folder: Path, title: str, split: str, sizes: Mapping[str, int], expected: int) -> None:
+def _check_count(
+    folder: Path, title: str, split: str, sizes: Mapping[str, int], expected: int, limits: tuple[int, int]
+) -> None:
     empty, found = [wnid for wnid, size in sizes.items() if not size], sum(sizes.values())
-    if found == expected and not empty:
+    outside = [f"{wnid} has {size:,}" for wnid, size in sizes.items() if not limits[0] <= size <= limits[1]]
+    if found == expected and not outside:
         return
     reason = "no class folder is missing or empty, so that single files are"
     if empty:
-        more = f" and {len(empty) - _NAMED} more" if len(empty) > _NAMED else ""
-        reason = f"missing or without *{_ENDING} files: {', '.join(empty[:_NAMED])}{more}"
+        reason = f"missing or without *{_ENDING} files: {_some(empty)}"
+    elif outside:
+        reason = f"every class has {limits[0]:,} to {limits[1]:,} there, but {_some(outside)}"
     elif found > expected:
         reason = "there are files that are not ILSVRC-2012's"
     raise ValueError(
@@ -150,6 +169,11 @@ def _check_count(folder: Path, title: str, split: str, sizes: Mapping[str, int],
         f"{found:,} ({reason}); make it what ILSVRC-2012's training archive holds, each n….tar of which is unpacked "
         "into a folder of its name."
     )
+
+
+def _some(words: Sequence[str]) -> str:
+    """The first few, and how many more there are."""
+    return ", ".join(words[:_NAMED]) + (f" and {len(words) - _NAMED} more" if len(words) > _NAMED else "")
 
 
 def _content(path: Path) -> bytes:

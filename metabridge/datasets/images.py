@@ -12,6 +12,8 @@ __all__ = ["centre_crop", "decode", "decoder", "exactly", "is_image", "squashed"
 
 _BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError)  # SyntaxError: Pillow's word for a broken PNG
 
+_MOST_PIXELS = 64 << 20  # Pillow would decode up to 179 million, and warn
+
 Image = Any
 """A `PIL.Image.Image`; Pillow takes 0.1 s to import and is not needed once a store is built."""
 
@@ -21,7 +23,7 @@ def decode(
     name: str,
     archive: Path,
     form: str | Sequence[str],
-    mode: str,
+    mode: str | None,
     shape: Callable[[Image], Image],
     remedy: str = "get the archive again",
 ) -> npt.NDArray[np.uint8]:
@@ -32,7 +34,7 @@ def decode(
         name: its name, for messages.
         archive: where it is from, for messages.
         form: Pillow's name of the only format accepted, `"PNG"` or `"JPEG"`; or several.
-        mode: `"RGB"` or `"L"`.
+        mode: `"RGB"` or `"L"`; `None` leaves it as it is.
         shape: brings the decoded image to the size wanted.
         remedy: what to do about a damaged image, for messages.
 
@@ -44,11 +46,14 @@ def decode(
 
     forms = [form] if isinstance(form, str) else form
     try:
-        image = shape(Pillow.open(io.BytesIO(content), formats=list(forms)).convert(mode))
-    except (*_BROKEN_IMAGE, Pillow.DecompressionBombError) as error:
+        opened = Pillow.open(io.BytesIO(content), formats=list(forms))
+        if opened.width * opened.height > _MOST_PIXELS:
+            raise ValueError(f"it has {opened.width}x{opened.height} pixels")
+        image = shape(opened if mode is None else opened.convert(mode))
+        array = np.asarray(image)  # reads what no conversion has read
+    except (*_BROKEN_IMAGE, Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
         reason = f"it is no {' or '.join(forms)} image" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{archive}: {name!r} cannot be used ({reason}); {remedy}.") from None
-    array = np.asarray(image)
     return array if array.ndim == 3 else array[:, :, np.newaxis]
 
 

@@ -1,12 +1,12 @@
 """Omniglot: 1623 handwritten characters of 50 alphabets, 20 drawings each (Lake et al. 2015)."""
 
-import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from metabridge.datasets.benchmarks import (
     table_split,
 )
 from metabridge.datasets.fetch import Archive
-from metabridge.datasets.images import is_image
+from metabridge.datasets.images import decode, exactly, is_image
 from metabridge.splitters import Splitter
 from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
@@ -33,7 +33,6 @@ _DRAWING = re.compile(r"(?P<character>[^/]+/character\d\d)/\d{4}_\d\d\.png")
 _DRAWINGS_PER_CHARACTER = 20
 _DRAWN_SIZE = (105, 105)
 _IMAGE_SIZE = (28, 28)
-_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError)  # SyntaxError: Pillow's word for a broken PNG
 
 
 @contextmanager
@@ -102,21 +101,13 @@ def _characters(members: Members, folder: str, count: int) -> dict[str, list[str
 
 def _prepare(members: Members, name: str) -> npt.NDArray[np.uint8]:
     """One drawing as `(28, 28, 1)`, ink 255."""
-    from PIL import Image, UnidentifiedImageError  # 0.1 s to import, and not needed once the store is built
+    return 255 - decode(members.read(name), name, members.path, "PNG", "L", _shrunk)
 
-    content = members.read(name)
-    try:
-        image = Image.open(io.BytesIO(content), formats=["PNG"])
-        if image.size != _DRAWN_SIZE:
-            raise ValueError(f"it must be of 105x105 pixels, got {image.size[0]}x{image.size[1]}")
-        grey = image.convert("L")
-    except (*_BROKEN_IMAGE, Image.DecompressionBombError) as error:
-        reason = "it is no PNG image" if isinstance(error, UnidentifiedImageError) else error
-        raise ValueError(
-            f"{members.path}: {name!r} is not a drawing of Omniglot ({reason}); get the archive again."
-        ) from None
-    small = grey.resize(_IMAGE_SIZE, Image.Resampling.LANCZOS)
-    return 255 - np.asarray(small)[:, :, np.newaxis]
+
+def _shrunk(drawing: Any) -> Any:
+    from PIL.Image import Resampling  # 0.1 s to import, and not needed once the store is built
+
+    return exactly(*_DRAWN_SIZE)(drawing).resize(_IMAGE_SIZE, Resampling.LANCZOS)
 
 
 def _lake_split(class_names: Sequence[str]) -> Mapping[str, Sequence[str]]:

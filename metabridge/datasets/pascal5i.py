@@ -63,8 +63,8 @@ def read_pascal(
         masks = _Masks(size)
         for name, content in files.stream(chain.from_iterable(map(_mask_files(files), ids["train"] + ids["test"])),
                                           "pascal5i masks", progress):  # fmt: skip
-            mask = _read_mat(content, name) if name.endswith(".mat") else _read_png(content, name)
-            masks.add(Path(name).stem, mask)
+            read = _read_mat if name.endswith(".mat") else _read_png
+            masks.add(Path(name).stem, read(content, name, files.owners[name][0].path))
         shown = {
             f"{role}/{label}": [image for image in ids[role] if number in masks.classes[image]]
             for role in _ROLES
@@ -155,19 +155,37 @@ def _mask_files(files: _Files) -> Any:
     return found
 
 
-def _read_png(content: bytes, name: str) -> npt.NDArray[np.uint8]:
-    """A mask of VOC: colours of the palette are classes 0 (none) to 20, and 255."""
-    return decode(content, name, Path(VOC.name), "PNG", "P", lambda image: image)[..., 0]
+def _read_png(content: bytes, name: str, archive: Path) -> npt.NDArray[np.uint8]:
+    """A mask of VOC: the colours of its palette are the classes."""
+
+    def as_it_is(image: Any) -> Any:
+        if image.mode != "P":
+            raise ValueError(f"it must have a palette, its mode is {image.mode}")
+        return image
+
+    return _checked(decode(content, name, archive, "PNG", None, as_it_is)[..., 0], name, archive)
 
 
-def _read_mat(content: bytes, name: str) -> npt.NDArray[np.uint8]:
-    """A mask of SBD: classes 0 (none) to 20."""
+def _read_mat(content: bytes, name: str, archive: Path) -> npt.NDArray[np.uint8]:
+    """A mask of SBD, a field of a MATLAB file."""
     try:
         mask = read_bytes_field(content, "GTcls", "Segmentation")
         if mask.ndim != 2:
             raise ValueError(f"its mask has shape {mask.shape}")
     except ValueError as error:
-        raise ValueError(f"{SBD.name}: {name!r} cannot be used ({error}); get the archive again.") from None
+        raise ValueError(f"{archive}: {name!r} cannot be used ({error}); get the archive again.") from None
+    return _checked(mask, name, archive)
+
+
+def _checked(mask: npt.NDArray[np.uint8], name: str, archive: Path) -> npt.NDArray[np.uint8]:
+    """A mask `(H, W)` of classes 0 (none) to 20, and `IGNORED`."""
+    classes = len(split_table("pascal5i")["classes"])
+    wrong = (mask > classes) & (mask != IGNORED)
+    if wrong.any():
+        raise ValueError(
+            f"{archive}: {name!r} must hold classes 0 to {classes} and {IGNORED}, it holds {mask[wrong][0]}; get the "
+            "archive again."
+        )
     return mask
 
 
@@ -220,7 +238,7 @@ def _examples(
 
     for name, content in files.stream([f"JPEGImages/{image}.jpg" for image in rows], "pascal5i images", progress):
         image = Path(name).stem
-        pixels = decode(content, name, Path(VOC.name), "JPEG", "RGB", shape)
+        pixels = decode(content, name, files.owners[name][0].path, "JPEG", "RGB", shape)
         found = [np.dstack([pixels, masks.mask(image, number)]) for _, number in rows[image]]
         yield np.array([row for row, _ in rows[image]]), np.stack(found)
 

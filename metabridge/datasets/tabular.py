@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
+from metabridge.metadatasets import META_SPLITS
 from metabridge.sources import HDF5Source
 from metabridge.sources.hdf5 import HDF5Selection
 from metabridge.sources.tables import group_labels
@@ -37,6 +38,9 @@ __all__ = [
     "read_plants",
 ]
 
+LETTER_ROWS = (11_636, 3_756, 4_608)
+"""Rows of the meta-train, meta-val and meta-test classes."""
+BACH_ROWS = (2_987, 1_211, 1_467)
 _MOST_BYTES = 64 << 20
 _PITCHES = 12
 _METRES = 5
@@ -44,17 +48,22 @@ _METRES = 5
 
 @contextmanager
 def read_letter(
-    paths: Sequence[Path], progress: bool, rows: int = 20_000, sizes: tuple[int, int] = (734, 813)
+    paths: Sequence[Path],
+    progress: bool,
+    rows: tuple[int, int, int] = LETTER_ROWS,
+    sizes: tuple[int, int] = (734, 813),
 ) -> Iterator[Content]:
     """`letter-recognition.data`: a capital letter, then 16 integers from 0 to 15."""
     del progress  # it takes a fraction of a second
     path = paths[0]
     table = _split_lines(path, _lines(path), 17)
-    _check_rows(path, table, (rows,))
+    _check_rows(path, table, (sum(rows),))
     features = _numbers(path, [row[1:] for row in table])
     if (features != np.round(features)).any() or features.min() < 0 or features.max() > 15:
         raise ValueError(f"{path} must hold integers from 0 to 15 besides the letter; pass letter-recognition.data.")
-    yield _content(path, [row[0] for row in table], features, "the 16 integers as published, not scaled", sizes)
+    content = _content(path, [row[0] for row in table], features, "the 16 integers as published, not scaled", sizes)
+    _check_split(path, content, "letter", rows)
+    yield content
 
 
 @contextmanager
@@ -100,7 +109,11 @@ def read_plants(
 
 @contextmanager
 def read_bach(
-    paths: Sequence[Path], progress: bool, rows: int = 5_665, spellings: int = 16, sizes: tuple[int, int] = (1, 503)
+    paths: Sequence[Path],
+    progress: bool,
+    rows: tuple[int, int, int] = BACH_ROWS,
+    spellings: int = 16,
+    sizes: tuple[int, int] = (1, 503),
 ) -> Iterator[Content]:
     """`jsbach_chorals_harmony.data`: chorale, event, twelve YES/NO, bass note, metre, chord.
 
@@ -109,7 +122,7 @@ def read_bach(
     del progress
     path = paths[0]
     table = _split_lines(path, _lines(path), 17)
-    _check_rows(path, table, (rows,))
+    _check_rows(path, table, (sum(rows),))
     flags = np.array([[flag.strip() for flag in row[2 : 2 + _PITCHES]] for row in table])
     if not np.isin(flags, ("YES", "NO")).all():
         raise ValueError(f"{path} must hold YES or NO in columns 3 to 14; pass jsbach_chorals_harmony.data.")
@@ -121,11 +134,15 @@ def read_bach(
         raise ValueError(f"{path} must hold a metre from 1 to {_METRES} in column 16.")
     features = np.hstack([flags == "YES", np.eye(len(notes))[bass.ravel()], (metre - 1) / (_METRES - 1)])
     preparation = f"12 pitch classes from C on as 0 or 1; bass note one-hot over {notes.tolist()}; (metre - 1) / 4"
-    yield _content(path, [row[16] for row in table], features, preparation, sizes)
+    content = _content(path, [row[16] for row in table], features, preparation, sizes)
+    _check_split(path, content, "bach", rows)
+    yield content
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Line numbers and lines that are not empty."""
+    if not path.is_file():
+        raise ValueError(f"{path} must be one file, it is a folder; pass the file in it.")
     if path.stat().st_size > _MOST_BYTES:
         raise ValueError(f"{path} must be a text file of at most {_MOST_BYTES:,} bytes; pass the file itself.")
     try:
@@ -160,6 +177,20 @@ def _split_lines(path: Path, lines: list[tuple[int, str]], columns: int) -> list
 def _check_rows(path: Path, table: Sequence[Sequence[str]], rows: tuple[int, ...]) -> None:
     if len(table) not in rows:
         raise ValueError(f"{path} must hold {' or '.join(f'{count:,}' for count in rows)} rows, got {len(table):,}.")
+
+
+def _check_split(path: Path, content: Content, table: str, rows: tuple[int, int, int]) -> None:
+    """The rows of each meta-split, a fact of the official file that other numbers in its form would hardly share."""
+    sizes = dict(zip(content.class_names, content.class_sizes, strict=True))
+    split = split_table(table)
+    if set(sizes) != {name for meta_split in META_SPLITS for name in split[meta_split]}:
+        return  # `build` says which class is missing
+    found = tuple(sum(sizes[name] for name in split[meta_split]) for meta_split in META_SPLITS)
+    if found != rows:
+        raise ValueError(
+            f"{path} must hold {'/'.join(map(str, rows))} rows of meta-train, meta-val and meta-test classes, got "
+            f"{'/'.join(map(str, found))}; pass the official file."
+        )
 
 
 def _numbers(path: Path, rows: Sequence[Sequence[str]]) -> npt.NDArray[np.float64]:
@@ -199,6 +230,7 @@ def _variant(
     num_classes: int,
     num_examples: tuple[int, ...],
     features: int,
+    by_hand: str,
 ) -> Variant:
     return Variant(
         archives=(),
@@ -208,6 +240,7 @@ def _variant(
         num_examples=num_examples,
         example_shape=(features,),
         dtype=np.float32,
+        by_hand=by_hand,
     )
 
 
@@ -217,9 +250,17 @@ LETTER = Benchmark(
     description="printed letters, Frey & Slate 1991",
     terms="CC BY 4.0?",
     licence="CC BY 4.0 by UCI's general terms, not verified for this set",
-    variants={"full": _variant(read_letter, "letter", 26, (11_636, 3_756, 4_608), 16)},
+    variants={
+        "full": _variant(
+            read_letter,
+            "letter",
+            26,
+            LETTER_ROWS,
+            16,
+            "Get letter-recognition.data of the UCI Machine Learning Repository, data set 59 (Letter Recognition).",
+        )
+    },
     downloads="letter",
-    by_hand="Get letter-recognition.data of the UCI Machine Learning Repository, data set 59 (Letter Recognition).",
 )
 
 
@@ -227,18 +268,18 @@ def _plants(
     name: str, openml: int, official: str, rows: tuple[int, ...], largest: tuple[float, float], sizes: tuple[int, int]
 ) -> Benchmark:
     read = partial(read_plants, rows=rows, largest=largest, sizes=sizes)
+    by_hand = (
+        f"Get OpenML's data set {openml} as CSV or ARFF. ({official} of UCI data set 241 is the same with names of "
+        "species in place of the split's numbers; which number is which species is not known.)"
+    )
     return Benchmark(
         name=f"plants_{name}",
         title=f"One Hundred Plants ({name})",
         description=f"leaf {name}s, Mallah et al. 2013",
         terms="unknown",
         licence="unknown",
-        variants={"full": _variant(read, "one_hundred_plants", 100, (1_120, 240, 240), 64)},
+        variants={"full": _variant(read, "one_hundred_plants", 100, (1_120, 240, 240), 64, by_hand)},
         downloads="one_hundred_plants",
-        by_hand=(
-            f"Get OpenML's data set {openml} as CSV or ARFF. ({official} of UCI data set 241 is the same with names of "
-            "species in place of the split's numbers; which number is which species is not known.)"
-        ),
     )
 
 
@@ -252,12 +293,18 @@ BACH = Benchmark(
     description="chords, Radicioni & Esposito 2010",
     terms="unknown",
     licence="unknown",
-    variants={"full": _variant(read_bach, "bach", 102, (2_987, 1_211, 1_467), 29)},
+    variants={
+        "full": _variant(
+            read_bach,
+            "bach",
+            102,
+            BACH_ROWS,
+            29,
+            "Get jsbach_chorals_harmony.data of the UCI Machine Learning Repository, data set 298 "
+            "(https://doi.org/10.24432/C5B61F).",
+        )
+    },
     downloads="bach",
-    by_hand=(
-        "Get jsbach_chorals_harmony.data of the UCI Machine Learning Repository, data set 298 "
-        "(https://doi.org/10.24432/C5B61F)."
-    ),
 )
 
 
@@ -429,9 +476,9 @@ class Bach(StoredMetaDataset):
         download: bool = False,
         min_num_samples_per_class: int = 1,
     ) -> None:
-        if isinstance(min_num_samples_per_class, bool) or not isinstance(min_num_samples_per_class, int):
+        if isinstance(min_num_samples_per_class, bool) or not isinstance(min_num_samples_per_class, (int, np.integer)):
             raise TypeError(f"`min_num_samples_per_class` must be an integer, got {min_num_samples_per_class!r}.")
-        self.min_num_samples_per_class = min_num_samples_per_class
+        self.min_num_samples_per_class = int(min_num_samples_per_class)
         super().__init__(
             root,
             num_classes_per_task,

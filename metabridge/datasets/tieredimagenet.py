@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,14 @@ import numpy.typing as npt
 from metabridge.datasets.archives import Members, open_members
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
 from metabridge.datasets.fetch import Archive
-from metabridge.datasets.ilsvrc import class_folders, is_wnid, read_ilsvrc
+from metabridge.datasets.ilsvrc import CLASS_SIZES, class_folders, is_wnid, read_ilsvrc
 from metabridge.datasets.images import decode, exactly
 from metabridge.datasets.pickles import load_pickle, stream_pickled_list
 from metabridge.metadatasets import META_SPLITS
+from metabridge.splitters import Splitter
+from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
-__all__ = ["TIERED_IMAGENET", "TieredImagenet", "read_tiered_imagenet"]
+__all__ = ["TIERED_IMAGENET", "TieredImagenet", "read_tiered_ilsvrc", "read_tiered_imagenet"]
 
 ARCHIVE = Archive(
     "tiered-imagenet.tar",
@@ -35,43 +37,51 @@ _LABELS = "_labels.pkl"
 _BROKEN_LABELS = (KeyError, TypeError, ValueError, IndexError, OverflowError)
 
 
-def read_tiered_imagenet(
-    paths: Sequence[Path], progress: bool, examples: Mapping[str, int] = EXAMPLES
+def read_tiered_ilsvrc(
+    paths: Sequence[Path],
+    progress: bool,
+    examples: Mapping[str, int] = EXAMPLES,
+    class_sizes: tuple[int, int] = CLASS_SIZES,
 ) -> AbstractContextManager[Content]:
-    """The published pickles, or the photographs of ILSVRC-2012; classes by meta-split, by wnid in each.
+    """The photographs of ILSVRC-2012; classes by meta-split, by wnid in each.
 
     Args:
-        paths: the official archive, a folder with its files, or a folder with ILSVRC-2012's class folders.
+        paths: a folder with ILSVRC-2012's class folders.
+        progress: show a bar on standard error.
+        examples: meta-split → how many photographs there must be.
+        class_sizes: the smallest and the largest number of photographs that a class may have.
+    """
+    (path,) = paths
+    folder = class_folders(path)
+    if folder is None:
+        raise ValueError(
+            f"{path} must be a folder with ILSVRC-2012's training photographs, one folder per wnid with its *.JPEG "
+            "files; pass ILSVRC-2012's `train` folder. (For the published archive leave out `--variant ilsvrc`.)"
+        )
+    classes = table_split("tiered_imagenet")
+    return read_ilsvrc(folder, "Tiered-ImageNet", classes, examples, SHAPE[0], progress, class_sizes=class_sizes)
+
+
+@contextmanager
+def read_tiered_imagenet(
+    paths: Sequence[Path], progress: bool, examples: Mapping[str, int] = EXAMPLES
+) -> Iterator[Content]:
+    """The pickles of Ren et al. 2018, one photograph in memory at a time; classes by meta-split, by wnid in each.
+
+    Examples of a class keep the files' order.
+
+    Args:
+        paths: the official archive, or a folder with its files.
         progress: show a bar on standard error.
         examples: meta-split → how many photographs there must be.
     """
     path = paths[0]
-    if path.is_dir() and not any(path.glob(f"*{_LABELS}")):
-        folder = class_folders(path)
-        if folder is not None:
-            classes = table_split("tiered_imagenet")
-            return read_ilsvrc(folder, "Tiered-ImageNet", classes, examples, SHAPE[0], progress)
-        if not _pickles_below(path):
-            raise ValueError(
-                f"{path} must hold the pickles of {ARCHIVE.name}, train{_LABELS} and so on, or ILSVRC-2012's training "
-                "photographs, one folder per wnid with its *.JPEG files, got neither; pass the archive, the folder "
-                "with its files, or ILSVRC-2012's `train` folder."
-            )
-    return _read_pickles(path, progress, examples)
-
-
-def _pickles_below(folder: Path) -> bool:
-    """Whether the archive's files are anywhere below; class folders with a million photographs are not looked into."""
-    for _, folders, files in os.walk(folder):
-        if any(file.endswith(_LABELS) for file in files):
-            return True
-        folders[:] = [name for name in folders if not is_wnid(name)]
-    return False
-
-
-@contextmanager
-def _read_pickles(path: Path, progress: bool, examples: Mapping[str, int]) -> Iterator[Content]:
-    """The pickles of Ren et al. 2018, one photograph in memory at a time; examples of a class keep the file's order."""
+    if path.is_dir() and not _pickles_below(path):
+        raise ValueError(
+            f"{path} must hold the pickles of {ARCHIVE.name}, train{_LABELS} and so on; pass the archive, or the "
+            "folder with its files. ILSVRC-2012's own photographs make another store: for them add `--variant ilsvrc` "
+            '(`variant="ilsvrc"` in Python).'
+        )
     with open_members(path, max_member_bytes=_ARCHIVE_BYTES, max_total_bytes=_ARCHIVE_BYTES) as members:
         files = {
             split: tuple(_member(members, f"{split}_{what}.pkl") for what in ("images_png", "labels"))
@@ -99,6 +109,15 @@ def _read_pickles(path: Path, progress: bool, examples: Mapping[str, int]) -> It
             blocks=_photographs(members, {split: files[split][0] for split in META_SPLITS}, rows, progress),
             preparation="84x84 RGB as published: squashed by OpenCV, the sides' proportion is lost",
         )
+
+
+def _pickles_below(folder: Path) -> bool:
+    """Whether the archive's files are anywhere below; class folders with a million photographs are not looked into."""
+    for _, folders, files in os.walk(folder):
+        if any(file.endswith(_LABELS) for file in files):
+            return True
+        folders[:] = [name for name in folders if not is_wnid(name)]
+    return False
 
 
 def _member(members: Members, ending: str) -> str:
@@ -197,6 +216,23 @@ def _encoded(item: Any, where: str) -> bytes:
     raise ValueError(f"{where} must hold images as arrays of bytes, got {type(item).__name__}; get the archive again.")
 
 
+def _variant(
+    archives: tuple[Archive, ...],
+    read: Callable[[Sequence[Path], bool], AbstractContextManager[Content]],
+    by_hand: str = "",
+) -> Variant:
+    return Variant(
+        archives=archives,
+        read=read,
+        splits={"official": partial(table_split, "tiered_imagenet")},
+        num_classes=608,
+        num_examples=tuple(EXAMPLES.values()),
+        example_shape=SHAPE,
+        dtype=np.uint8,
+        by_hand=by_hand,
+    )
+
+
 TIERED_IMAGENET = Benchmark(
     name="tieredimagenet",
     title="Tiered-ImageNet",
@@ -204,15 +240,13 @@ TIERED_IMAGENET = Benchmark(
     terms="research only",
     licence="ImageNet's terms of access: non-commercial research",
     variants={
-        "full": Variant(
-            archives=(ARCHIVE,),
-            read=read_tiered_imagenet,
-            splits={"official": partial(table_split, "tiered_imagenet")},
-            num_classes=608,
-            num_examples=tuple(EXAMPLES.values()),
-            example_shape=SHAPE,
-            dtype=np.uint8,
-        )
+        "full": _variant((ARCHIVE,), read_tiered_imagenet),
+        "ilsvrc": _variant(
+            (),
+            read_tiered_ilsvrc,
+            "Get ILSVRC-2012's training photographs from https://image-net.org: a folder `train` with one folder per "
+            "class.",
+        ),
     },
     downloads="tieredimagenet",
 )
@@ -227,10 +261,11 @@ class TieredImagenet(StoredMetaDataset):
     The archive takes 12.9 GB and the store 16.5 GB of disk. Building reads the archive twice and keeps about a
     thousand photographs in memory; the store is memory-mapped, so that tasks need little memory too.
 
-    It can also be built from one's own copy of ILSVRC-2012, whose photographs of these classes it is:
-    `metabridge build tieredimagenet --from ILSVRC2012/train`. They are squashed to 84×84 by Pillow's bicubic filter,
-    which smooths; those of the archive were squashed by OpenCV's, which does not. Classes, and how many photographs
-    each has, are the same, but the pixels and the order within a class differ, and so does the fingerprint: do not
+    The variant `"ilsvrc"` is made of one's own copy of ILSVRC-2012, whose photographs of these classes it is:
+    `metabridge build tieredimagenet --variant ilsvrc --from ILSVRC2012/train`. They are squashed to 84×84 by Pillow's
+    bicubic filter, which smooths; those of the archive were squashed by OpenCV's, which does not. Classes, and how many
+    photographs each meta-split has, are the same; that each class has as many as in the archive cannot be checked, as
+    the numbers are not published. Pixels and the order within a class differ, and so does the fingerprint: do not
     compare accuracies across the two.
 
     58 of the classes are also in Mini-ImageNet, five of its meta-test classes among the meta-train classes here: a
@@ -238,6 +273,57 @@ class TieredImagenet(StoredMetaDataset):
 
     References:
         Ren et al. 2018, Meta-Learning for Semi-Supervised Few-Shot Classification, https://arxiv.org/abs/1803.00676
+
+    Args:
+        root: folder with the built benchmarks.
+        num_classes_per_task: N.
+        meta_train: use the meta-train classes; one of these three, or `meta_split`, must be given.
+        meta_val: use the meta-val classes.
+        meta_test: use the meta-test classes.
+        meta_split: `"train"`, `"val"` or `"test"`, instead of the three flags.
+        transform: image transforms of `metabridge.transforms`, drawn from the episode's stream: one or a list.
+        target_transform: `Categorical(N)` for permuted labels, `None` for a class's position in the task.
+        dataset_transform: a splitter.
+        class_augmentations: augmentations, or meta-split → augmentations, of which each makes a new class of every
+            class.
+        download: fetch and build what is not built yet; of `"ilsvrc"` an error that says what to get.
+        variant: `"full"`, from the published archive, or `"ilsvrc"`.
+
+    Raises:
+        FileNotFoundError: if the variant is not built and `download` is false.
+        TypeError: if `num_classes_per_task` is no integer.
+        ValueError: for an unknown variant or meta-split, fewer classes than ways, or more examples than the smallest
+            class has.
     """
 
     benchmark = TIERED_IMAGENET
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        num_classes_per_task: int | None = None,
+        meta_train: bool = False,
+        meta_val: bool = False,
+        meta_test: bool = False,
+        meta_split: str | None = None,
+        transform: ImageTransform | Sequence[ImageTransform] | None = None,
+        target_transform: Categorical | None = None,
+        dataset_transform: Splitter | None = None,
+        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
+        download: bool = False,
+        variant: str = "full",
+    ) -> None:
+        self.variant = variant
+        super().__init__(
+            root,
+            num_classes_per_task,
+            meta_train,
+            meta_val,
+            meta_test,
+            meta_split,
+            transform,
+            target_transform,
+            dataset_transform,
+            class_augmentations,
+            download,
+        )

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.sources.base import ClassIds, Digests, content_fingerprint, digest_classes
-from metabridge.sources.tables import check_classes, group_labels, positions_of
+from metabridge.sources.tables import check_classes, check_layout, group_labels, positions_of
 
 __all__ = ["ArraySource"]
 
@@ -51,6 +51,7 @@ class ArraySource:
 
     def _check(self) -> None:
         check_classes(self.class_names, self.class_sizes, self.examples.dtype)
+        check_layout(self.example_shape, self.dtype)
         if len(self.class_starts) != len(self.class_sizes):
             raise ValueError(
                 "`class_starts` and `class_sizes` must have one entry per class, got "
@@ -62,6 +63,11 @@ class ArraySource:
     @classmethod
     def from_classes(cls, classes: Mapping[str, npt.ArrayLike]) -> Self:
         """From a mapping class name → `(n, …)` array of its examples, in the mapping's order."""
+        if not isinstance(classes, Mapping):
+            raise TypeError(
+                f"`classes` must map class names to arrays, got {type(classes).__name__}; write {{'cat': images, …}}, "
+                "or use ArraySource.from_labels."
+            )
         arrays = {name: np.asarray(array) for name, array in classes.items()}
         if not arrays:
             raise ValueError("`classes` must hold at least one class, got an empty mapping.")

@@ -83,6 +83,11 @@ class ImagePreparation:
             return self.from_pillow(value)
         if hasattr(value, "detach"):  # a tensor of torch
             value = value.detach().cpu().numpy()
+            if value.ndim == 3 and value.shape[0] not in _MODES and value.shape[-1] in _MODES:
+                raise ValueError(
+                    f"a tensor must be an image (C, H, W), as torchvision's are, got {value.shape}, which looks like "
+                    "(H, W, C); permute it, or make it an array with .numpy()."
+                )
             value = np.moveaxis(value, 0, -1) if value.ndim == 3 else value
         array = np.asarray(value)
         if array.ndim < 2:

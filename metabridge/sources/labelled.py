@@ -66,6 +66,11 @@ class LabelledSource(LazySource):
         identity: str | None = None,
         progress: bool = True,
     ) -> None:
+        if isinstance(dataset, Mapping):
+            raise TypeError(
+                f"`dataset` must be one dataset, got a mapping of {', '.join(map(repr, dataset))}; pass one of "
+                f"them, for example dataset[{next(iter(dataset), 'train')!r}]."
+            )
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__"):
             raise TypeError(
                 f"`dataset` must have len(dataset) and dataset[i], got {type(dataset).__name__}; "

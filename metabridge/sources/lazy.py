@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.sources.base import ClassIds, content_fingerprint, digest_classes
-from metabridge.sources.tables import NO_CLASS, check_classes, check_distinct, positions_of
+from metabridge.sources.tables import NO_CLASS, check_classes, check_distinct, check_layout, positions_of
 
 __all__ = ["LazySource"]
 
@@ -42,6 +42,7 @@ class LazySource(ABC):
         self.example_shape = tuple(example_shape)
         self.dtype = np.dtype(dtype)
         check_classes(self.class_names, self.class_sizes, self.dtype)
+        check_layout(self.example_shape, self.dtype)
 
     @abstractmethod
     def read(self, row: int) -> npt.NDArray[Any]:

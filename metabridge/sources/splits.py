@@ -38,12 +38,15 @@ def split_classes(
         seed: any integer; used with `fractions` alone.
 
     Raises:
-        TypeError: unless exactly one of `classes` and `fractions` is given.
+        TypeError: unless exactly one of `classes` and `fractions` is given, and is a mapping.
         ValueError: if a class is unknown or in two meta-splits, if fractions are not positive or sum to more than
             1, or if a meta-split would have no class.
     """
     if (classes is None) == (fractions is None):
         raise TypeError("`split_classes` takes either `classes` or `fractions`; pass exactly one of them.")
+    for name, given in (("classes", classes), ("fractions", fractions)):
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"`{name}` must map meta-splits to their {name}, got {type(given).__name__}.")
     if classes is not None:
         return {name: source.select(ids) for name, ids in _listed(source, classes).items()}
     assert fractions is not None

@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_CLASS", "check_classes", "check_distinct", "group_labels", "label_array", "positions_of"]
+__all__ = ["NO_CLASS", "check_classes", "check_distinct", "check_layout", "group_labels", "label_array", "positions_of"]
 
 Integers = npt.NDArray[np.int64]
 
 NO_CLASS = (
     "a class source needs at least one class, got none; look at the folder, array or list of classes it came from."
 )
+_CHANNELS = (1, 3, 4)
+_MOST_CHANNELS = 16  # of an image in front of whose axes there are only one, three or four rows
 _PLAIN = (str, bytes, int, float, np.number, np.bool_)
 
 
@@ -40,6 +42,24 @@ def check_classes(class_names: Sequence[str], class_sizes: Integers, dtype: np.d
     if class_sizes.min() < 1:
         name = class_names[int(class_sizes.argmin())]
         raise ValueError(f"every class needs at least one example, class {name!r} has none; leave it out.")
+
+
+def check_layout(example_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse images whose axes are not (H, W, channels), as far as shapes can tell.
+
+    Raises:
+        ValueError: for images without an axis of channels, or with that axis in front.
+    """
+    if dtype == np.uint8 and len(example_shape) == 2:
+        raise ValueError(
+            f"`examples` must be images (H, W, channels), got {example_shape}; give them the axis with "
+            "images[..., np.newaxis]."
+        )
+    if len(example_shape) == 3 and example_shape[0] in _CHANNELS and min(example_shape[1:]) > _MOST_CHANNELS:
+        raise ValueError(
+            f"`examples` must be images (H, W, channels), got {example_shape}, which looks like (channels, H, W); pass "
+            "images.transpose(0, 2, 3, 1)."
+        )
 
 
 def check_distinct(class_names: Iterable[str]) -> None:

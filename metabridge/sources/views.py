@@ -48,8 +48,14 @@ def filter_classes(
     """The classes that `keep(name)` accepts and that have at least `min_examples`, in the source's order.
 
     Raises:
+        TypeError: if `keep` is no function.
         ValueError: if none is left.
     """
+    if keep is not None and not callable(keep):
+        raise TypeError(
+            f"`keep` must be a function of a class name, got {type(keep).__name__}; of a list write "
+            "keep=set(names).__contains__."
+        )
     kept = source.class_sizes >= min_examples
     if keep is not None:
         kept &= np.fromiter((bool(keep(name)) for name in source.class_names), dtype=bool, count=len(kept))

@@ -32,9 +32,9 @@ class ColorJitter(InPlace, Shown):
 
     def __init__(
         self,
-        brightness: float | tuple[float, float] = 0.0,
-        contrast: float | tuple[float, float] = 0.0,
-        saturation: float | tuple[float, float] = 0.0,
+        brightness: npt.ArrayLike = 0.0,
+        contrast: npt.ArrayLike = 0.0,
+        saturation: npt.ArrayLike = 0.0,
     ) -> None:
         given = {"brightness": brightness, "contrast": contrast, "saturation": saturation}
         self._arguments = {name: _factors(name, value) for name, value in given.items()}
@@ -109,11 +109,17 @@ class Normalize(Elementwise, Fixed, Shown):
         return (images - mean) / std
 
 
-def _factors(name: str, value: float | tuple[float, float]) -> tuple[float, float]:
-    low, high = (max(0.0, 1.0 - value), 1.0 + value) if isinstance(value, (int, float)) else value
-    if not 0 <= low <= high < math.inf or (isinstance(value, (int, float)) and value < 0):
-        raise ValueError(f"`{name}` must be a number of at least 0, or a pair of factors (low, high), got {value!r}.")
-    return float(low), float(high)
+def _factors(name: str, value: npt.ArrayLike) -> tuple[float, float]:
+    message = f"`{name}` must be a number of at least 0, or a pair of factors (low, high), got {value!r}."
+    try:
+        factors = np.asarray(value, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ValueError(message) from None
+    if factors.shape == () and factors >= 0:
+        factors = np.array([max(0.0, 1.0 - factors), 1.0 + factors])
+    if factors.shape != (2,) or not 0 <= factors[0] <= factors[1] < math.inf:
+        raise ValueError(message)
+    return float(factors[0]), float(factors[1])
 
 
 def _numbers(name: str, value: npt.ArrayLike) -> tuple[float, ...]:

@@ -70,3 +70,33 @@ def test_a_tie_goes_to_the_lowest_class(backend64):
     logits = np.array([[1.0, 1, 0], [0, 1, 1], [0, 0, 0]])
     assert measure(backend64, "accuracy", logits, np.array([0, 1, 0])) == 1
     assert measure(backend64, "accuracy", logits, np.array([1, 2, 2])) == 0
+
+
+# Masks: a target for every pixel, some of which do not count
+
+PIXELS, MASKS = RNG.standard_normal((3, 5, 6, 2)), RNG.choice([0, 1, 255], (3, 5, 6))
+
+
+def pixelwise(kit, name, pixels, masks, **more):
+    """A loss or metric of logits `(n, H, W, N)`, which each framework gets in its own layout."""
+    return kit.numpy(getattr(kit.functional, name)(kit.images(pixels), kit.array(masks), **more))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "accuracy"])
+def test_ignored_pixels_do_not_count(backend64, name):
+    counts = MASKS != 255
+    expected = measure(backend64, name, PIXELS[counts], MASKS[counts])
+    assert_close(pixelwise(backend64, name, PIXELS, MASKS, ignore_index=255), expected, "forward")
+    other = np.where(counts[..., None], PIXELS, 1e3 * PIXELS[..., ::-1])
+    assert_close(pixelwise(backend64, name, other, MASKS, ignore_index=255), expected, "forward")
+    assert np.isnan(pixelwise(backend64, name, PIXELS, np.full_like(MASKS, 255), ignore_index=255))
+
+
+def test_ignored_pixels_have_no_gradient(backend64):
+    loss = backend64.functional.cross_entropy
+    masks = backend64.array(MASKS)
+    found = backend64.gradient(lambda x: loss(x, masks, ignore_index=255), backend64.images(PIXELS))
+    found = np.moveaxis(np.asarray(found), 1, -1) if backend64.name == "torch" else np.asarray(found)
+    assert (found[MASKS == 255] == 0).all()
+    _, expected = oracle.cross_entropy(PIXELS[MASKS != 255], MASKS[MASKS != 255])
+    assert_close(found[MASKS != 255], expected, "gradient")

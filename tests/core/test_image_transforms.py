@@ -73,6 +73,8 @@ def test_numbers_of_numpy_are_numbers():
     assert Normalize(np.array([0.5, 0.4]), np.float32(0.25)) == Normalize([0.5, 0.4], 0.25)
     assert Resize(np.int64(5)) == Resize(5)
     assert RandomCrop([np.int32(5), 6]) == RandomCrop((5, 6))
+    assert ColorJitter(np.float32(0.5), np.array([0.5, 2])) == ColorJitter(0.5, (0.5, 2))
+    assert RandomHorizontalFlip(np.float64(0.25)) == RandomHorizontalFlip(0.25)
 
 
 @EVERY
@@ -336,6 +338,9 @@ FEATURES = ArraySource.from_labels(np.zeros((8, 4)), [0] * 8)
         (lambda: RandomHorizontalFlip(1.5), ValueError, r"`p` must lie in \[0, 1\], got 1.5"),
         (lambda: ColorJitter(-0.1), ValueError, r"`brightness` must be a number of at least 0, or a pair"),
         (lambda: ColorJitter(contrast=(1, 0.5)), ValueError, r"`contrast` must be .* got \(1, 0.5\)"),
+        (lambda: ColorJitter("a"), ValueError, "`brightness` must be a number of at least 0, .* got 'a'"),
+        (lambda: ColorJitter((1, 2, 3)), ValueError, "`brightness` must be .* or a pair of factors"),
+        (lambda: RandomHorizontalFlip("x"), ValueError, r"`p` must lie in \[0, 1\], got 'x'"),
         (lambda: Normalize(0, 0), ValueError, "`std` must be positive, got 0"),
         (lambda: Normalize((), 1), ValueError, "`mean` must be one finite number"),
         (lambda: Normalize(float("nan"), 1), ValueError, "`mean` must be one finite number"),

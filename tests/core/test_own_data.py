@@ -1026,3 +1026,49 @@ def test_images_of_more_than_8_bits_are_refused(tmp_path):
 def test_labels_of_bytes_are_text():
     source = LabelledSource(np.zeros((4, 2, 2, 1), np.uint8), labels=np.array([b"cat", b"dog", b"cat", b"dog"]))
     assert source.class_names == ("cat", "dog")
+
+
+PICTURES = np.zeros((6, 32, 32, 3), np.uint8)
+THREE_CLASSES = [0, 1, 2] * 2
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (
+            lambda: ArraySource.from_labels(PICTURES.transpose(0, 3, 1, 2), THREE_CLASSES),
+            ValueError,
+            r"pass images\.transpose",
+        ),
+        (
+            lambda: LabelledSource(PICTURES.transpose(0, 3, 1, 2), THREE_CLASSES),
+            ValueError,
+            r"looks like \(channels, H, W",
+        ),
+        (
+            lambda: ArraySource.from_labels(PICTURES[..., 0], THREE_CLASSES),
+            ValueError,
+            r"got \(32, 32\); give them the axis",
+        ),
+        (lambda: ArraySource.from_classes([PICTURES, PICTURES]), TypeError, "`classes` must map .*, got list; write"),
+        (lambda: LabelledSource({"train": PICTURES, "test": PICTURES}), TypeError, r"'test'; .* dataset\['train'\]"),
+        (lambda: filter_classes(SOURCE, ["class1"]), TypeError, "`keep` must be a function .*, got list"),
+        (lambda: split_classes(SOURCE, [0.6, 0.4]), TypeError, "`classes` must map meta-splits .*, got list"),
+        (lambda: CombinationMetaDataset(PICTURES, 2), TypeError, "`source` must be a class source, got ndarray"),
+    ],
+)
+def test_what_a_user_may_take_for_right_says_what_is(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 1), (4, 6, 13), (1, 100, 6), (3, 5, 5), (3,), (1,)])
+def test_images_and_vectors_of_any_size_are_taken(shape):
+    assert ArraySource.from_labels(np.zeros((6, *shape), np.uint8), THREE_CLASSES).example_shape == shape
+
+
+def test_tensors_are_images_with_channels_in_front():
+    torch = pytest.importorskip("torch")
+    assert LabelledSource(torch.zeros(6, 3, 32, 20), THREE_CLASSES).example_shape == (32, 20, 3)
+    with pytest.raises(ValueError, match=r"a tensor must be an image \(C, H, W\).*got \(32, 20, 3\)"):
+        LabelledSource(torch.zeros(6, 32, 20, 3), THREE_CLASSES)

@@ -1,5 +1,7 @@
 """Segmentation: masks follow their images through everything that moves pixels, and through nothing else."""
 
+from typing import ClassVar
+
 import numpy as np
 import pytest
 from backends.kits import FRAMEWORKS, make_kit
@@ -19,7 +21,7 @@ from metabridge.transforms import (
     Rotation,
     VerticalFlip,
 )
-from metabridge.transforms.images import IGNORED
+from metabridge.transforms.images import IGNORED, Fixed, InPlace, Shown
 
 RULE = ClassSplitter(num_train_per_class=2, num_test_per_class=3)
 BRIGHT = 128
@@ -172,12 +174,28 @@ class Invert:
         return "Invert()"
 
 
+class Halve(InPlace, Fixed, Shown):
+    """Says that it leaves masks alone, and does not leave images alone."""
+
+    _arguments: ClassVar = {}
+
+    def apply(self, images, parameters):
+        return images[:, ::2, ::2]
+
+
+def test_torchs_own_transforms_would_leave_the_masks():
+    loader = pytest.importorskip("torch_backend.data").BatchMetaDataLoader
+    with pytest.raises(TypeError, match="`transform` must be left out for a segmentation"):
+        loader(segmentation(), transform=lambda image: image)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: SegmentationMetaDataset(SOURCE, 2), ValueError, "`num_classes_per_task` must be 1, got 2"),
         (lambda: segmentation(target_transform=Categorical(1)), TypeError, "`target_transform` must be None"),
         (lambda: segmentation(Invert()), TypeError, r"must say what happens to masks, Invert\(\) does not"),
+        (lambda: segmentation(Halve()), ValueError, r"do to masks what .* makes \(6, 6\) of an image and \(12, 12\)"),
         (
             lambda: SegmentationMetaDataset(ArraySource.from_classes({"a": np.zeros((9, 12, 12, 1), np.uint8)})),
             TypeError,

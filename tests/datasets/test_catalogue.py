@@ -1,6 +1,8 @@
 """The table of benchmarks, and what a benchmark with several variants and splits may be."""
 
+import dataclasses
 import inspect
+import re
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from metabridge.datasets.catalogue import BENCHMARKS, load
 from metabridge.datasets.fetch import Archive
 from metabridge.metadatasets import META_SPLITS
 from metabridge.sources import HDF5Source
+from metabridge.transforms import Categorical, ColorJitter, Rotation
 
 HEAVY = ("h5py", "PIL", "pooch", "requests", "tqdm", "torch", "jax")
 
@@ -27,7 +30,7 @@ def test_every_benchmark_is_described_and_has_a_path_per_variant(tmp_path):
         assert paths == [tmp_path / name / f"{variant}.h5" for variant in benchmark.variants]
         assert store_path(benchmark, tmp_path) == paths[0]
         for variant in benchmark.variants.values():
-            assert bool(variant.archives) != bool(benchmark.by_hand)
+            assert bool(variant.archives) != bool(variant.by_hand)
             for split in variant.splits.values():
                 parts = split(())
                 assert set(parts) <= set(META_SPLITS)
@@ -46,6 +49,8 @@ def test_omniglot_is_loaded_through_the_table(made, official, tmp_path):
     assert load(omniglot, tmp_path, "small1", shots=1, meta_split="train").num_classes_per_task == 5
     with pytest.raises(ValueError, match="`variant` of cub must be one of 'full', got 'small1'"):
         load(BENCHMARKS["cub"], tmp_path, "small1", shots=1, meta_split="test")
+    with pytest.raises(FileNotFoundError, match=r"Tiered-ImageNet 'ilsvrc' is not built: there is no .*ilsvrc\.h5"):
+        load(BENCHMARKS["tieredimagenet"], tmp_path, "ilsvrc", shots=1, meta_split="test")
 
 
 @contextmanager
@@ -109,6 +114,68 @@ def test_a_subclass_chooses_variant_and_split_by_attributes(tmp_path):
         Folded(tmp_path / "none", 1, meta_val=True, download=True)
     with pytest.raises(FileNotFoundError, match=r"Folded 'large' is not built: .* --variant large --root"):
         Folded(tmp_path / "none", 1, meta_train=True, variant="large")
+
+
+@pytest.mark.parametrize("change", [{"example_shape": (1, 1, 2)}, {"dtype": np.float32}])
+def test_a_builder_that_makes_other_examples_than_announced_is_found_out(change, tmp_path):
+    (tmp_path / "files").mkdir()
+    variant = dataclasses.replace(FOLDED.variants["large"], **change)
+    other = dataclasses.replace(FOLDED, variants=FOLDED.variants | {"large": variant})
+    words = rf"the builder of Folded 'large' must make examples of {re.escape(str(variant.example_shape))} "
+    words += rf"{np.dtype(variant.dtype)}, .*, it makes \(1, 1, 1\) uint8; mend"
+    with pytest.raises(RuntimeError, match=words):
+        build(other, tmp_path, "large", tmp_path / "files", progress=False)
+    assert not list(tmp_path.rglob("*.h5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "error", "words"),
+    [
+        ("cub", {"ways": 51}, ValueError, "the number of classes, which is 50 in meta-split 'test', got 51"),
+        ("cub", {"ways": 0}, ValueError, "must lie between 1 and .*, got 0"),
+        ("cub", {"ways": 5.0}, TypeError, "`num_classes_per_task` must be an integer, got 5.0"),
+        ("cub", {"ways": True}, TypeError, "`num_classes_per_task` must be an integer, got True"),
+        (
+            "cub",
+            {"target_transform": Categorical(4)},
+            ValueError,
+            "`target_transform` Categorical.4. must name as many",
+        ),
+        ("cub", {"target_transform": str}, TypeError, "`target_transform` must be a Categorical"),
+        ("cub", {"transform": 3}, TypeError, "`transform`"),
+        ("cub", {"class_augmentations": Rotation(90)}, TypeError, "`class_augmentations` must be a list"),
+        ("cub", {"shots": 0}, ValueError, "must be a positive integer, got 0"),
+        ("cub", {"class_augmentations": [Rotation(90)], "ways": 101}, ValueError, "which is 100 in .*, got 101"),
+        ("omniglot", {"variant": "small2", "ways": 157}, ValueError, "which is 156 in meta-split 'test', got 157"),
+        ("pascal5i", {"ways": 2}, ValueError, "`num_classes_per_task` must be 1, got 2"),
+        ("pascal5i", {"target_transform": Categorical(1)}, TypeError, "`target_transform` must be None"),
+        ("letter", {"transform": [ColorJitter(0.4)]}, ValueError, "`transform` is for images"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_downloaded(name, arguments, error, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmarks, "build", None)
+    helper = getattr(helpers, name)
+    with pytest.raises(error, match=words):
+        helper(tmp_path, **{"shots": 1, "ways": 5, "meta_test": True, "download": True, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("cub", {"ways": 100, "class_augmentations": [Rotation(90)]}),
+        ("omniglot", {"variant": "small2", "ways": 156, "shots": np.int64(9), "test_shots": 11}),
+        ("pascal5i", {"ways": 1, "shots": 1000}),
+        ("plants_shape", {"ways": 15, "process_features": True}),
+        ("bach", {"ways": np.int32(21), "shots": 250}),
+    ],
+)
+def test_what_may_be_right_is_downloaded(name, arguments, tmp_path, monkeypatch):
+    def begun(*arguments):
+        raise ConnectionError("the download began")
+
+    monkeypatch.setattr(benchmarks, "build", begun)
+    with pytest.raises(ConnectionError, match="the download began"):
+        getattr(helpers, name)(tmp_path, **{"shots": 1, "ways": 5, "meta_test": True, "download": True, **arguments})
 
 
 def test_some_archives_are_not_enough(tmp_path):

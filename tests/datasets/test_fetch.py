@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import tracemalloc
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -92,7 +93,6 @@ def test_when_nothing_answers_the_error_says_everything(server, original, downlo
         f"by hand from {urls[0]} or {urls[1]}",
         f"check that its sha256 is {archive.sha256}",
         f"put it at {downloads / 'data.zip'}",
-        "`--from FILE`",
     ]
     for words in expected:
         assert words in message or re.search(words, message), f"{words!r} is not in {message}"
@@ -491,6 +491,34 @@ def test_space_is_needed_only_for_what_is_missing(server, original, downloads, a
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=60_000))
     url = server.serve("data.zip", CONTENT, ranges="honour")
     assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("late", ["fsync", "replace"])
+def test_a_disk_that_says_late_that_it_is_full(server, original, downloads, archive_of, monkeypatch, late):
+    """As network file systems and quotas do."""
+    url = server.serve("data.zip", CONTENT)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(*((os, "fsync") if late == "fsync" else (Path, "replace")), full)
+        with pytest.raises(OSError, match=r"is full: data\.zip needs more, free some") as caught:
+            fetch(archive_of(original, [url]), downloads, progress=False)
+    assert caught.value.errno == errno.ENOSPC
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    assert server.requests == ["/data.zip"]  # what came was kept
+    assert files_in(downloads) == ["data.zip"]
+
+
+def test_an_archive_put_there_by_hand_ends_an_interrupted_download(server, original, downloads, archive_of):
+    archive = archive_of(original, [server.serve("data.zip", CONTENT[:5000], announced=len(CONTENT))])
+    with pytest.raises(ConnectionError):
+        fetch(archive, downloads, progress=False)
+    assert files_in(downloads) == [".data.zip.part"]
+    (downloads / "data.zip").write_bytes(CONTENT)
+    assert fetch(archive, downloads, progress=False).read_bytes() == CONTENT
+    assert files_in(downloads) == ["data.zip"]
 
 
 def test_a_full_disk_keeps_what_came(server, original, downloads, archive_of):

@@ -1,19 +1,23 @@
 """Tiered-ImageNet from a user's own copy of ILSVRC-2012's training photographs: few and small ones here."""
 
+import dataclasses
 import os
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_tiered_imagenet import SPLITS, TABLE, with_totals
+from test_tiered_imagenet import SPLITS, TABLE
+from test_tiered_imagenet import make as make_pickles
+from test_tiered_imagenet import write as write_pickles
 
-from metabridge.datasets import benchmarks, ilsvrc
-from metabridge.datasets.ilsvrc import PLACES, is_ilsvrc_folder, read_ilsvrc
-from metabridge.datasets.tieredimagenet import read_tiered_imagenet
+from metabridge.datasets import TieredImagenet, benchmarks, ilsvrc
+from metabridge.datasets.ilsvrc import CLASS_SIZES, PLACES, is_ilsvrc_folder, read_ilsvrc
+from metabridge.datasets.tieredimagenet import TIERED_IMAGENET, read_tiered_ilsvrc, read_tiered_imagenet
 from metabridge.sources import HDF5Source
 
 FEW = {"train": ["n00000003", "n00000001"], "val": ["n00000004"], "test": ["n00000002"]}
@@ -60,8 +64,15 @@ def whole(tmp_path_factory):
     return folder, {split: sum(sizes[wnid] for wnid in TABLE[split]) for split in SPLITS}
 
 
-def read(folder, counts=COUNTS, workers=2):
-    with read_ilsvrc(folder, "Few", FEW, counts, 84, False, workers) as content:
+def with_totals(totals, class_sizes=(1, 2)):
+    """The benchmark with so many photographs of each meta-split, and of each class."""
+    read = partial(read_tiered_ilsvrc, examples=totals, class_sizes=class_sizes)
+    variant = dataclasses.replace(TIERED_IMAGENET.variants["ilsvrc"], read=read)
+    return dataclasses.replace(TIERED_IMAGENET, variants=TIERED_IMAGENET.variants | {"ilsvrc": variant})
+
+
+def read(folder, counts=COUNTS, workers=2, class_sizes=(1, 12)):
+    with read_ilsvrc(folder, "Few", FEW, counts, 84, False, workers, class_sizes) as content:
         return content, np.concatenate(list(content.blocks))
 
 
@@ -109,18 +120,91 @@ def test_the_store_is_the_same_wherever_the_class_folders_are(place, whole, tmp_
         (given / place).symlink_to(folder)
         (given / "val" / TABLE["val"][0]).mkdir(parents=True)
     assert is_ilsvrc_folder(given)
-    store = HDF5Source(benchmarks.build(with_totals(totals), tmp_path / "root", source=given, progress=False))
+    store = HDF5Source(benchmarks.build(with_totals(totals), tmp_path / "root", "ilsvrc", given, progress=False))
+    assert store.path == tmp_path / "root" / "tieredimagenet" / "ilsvrc.h5"
     assert list(store.class_names) == [wnid for split in SPLITS for wnid in sorted(TABLE[split])]
     assert store.class_sizes.sum() == sum(totals.values())
-    assert list(store.provenance["archives"].values()) == ["folder"]
+    assert store.provenance["archives"] == {given.resolve().name: "folder"}
+    assert store.provenance["variant"] == "ilsvrc"
     assert "OpenCV" in store.provenance["preparation"]
     assert "decoded by Pillow" in store.provenance["preparation"]
     last = folder / store.class_names[-1]
     rows = np.arange(store.class_sizes[-1])
     found = store.gather(np.full(len(rows), 607), rows)
     np.testing.assert_array_equal(found, [expected(path) for path in sorted(last.glob("n*.JPEG"))])
-    with read_tiered_imagenet([folder], False, totals) as content:
+    with read_tiered_ilsvrc([folder], False, totals, (1, 2)) as content:
         np.testing.assert_array_equal(np.concatenate(list(content.blocks)), store.examples)
+
+
+def test_both_variants_are_built_and_read_side_by_side(whole, tmp_path, monkeypatch, capsys):
+    folder, totals = whole
+    members, images, published = make_pickles(0)
+    benchmark = with_totals(totals)
+    full = dataclasses.replace(benchmark.variants["full"], read=partial(read_tiered_imagenet, examples=published))
+    benchmark = dataclasses.replace(benchmark, variants=benchmark.variants | {"full": full})
+    monkeypatch.setattr(TieredImagenet, "benchmark", benchmark)
+    root = tmp_path / "root"
+    sources = {"full": write_pickles(members, tmp_path), "ilsvrc": folder}
+    for variant, source in sources.items():
+        benchmarks.build(benchmark, root, variant, source, progress=False)
+    datasets = {variant: TieredImagenet(root, 5, meta_test=True, variant=variant) for variant in sources}
+    assert datasets["full"].source.fingerprint != datasets["ilsvrc"].source.fingerprint
+    assert TieredImagenet(root, 5, meta_test=True).source.fingerprint == datasets["full"].source.fingerprint
+    wnid = sorted(TABLE["test"])[0]
+    assert all(each.source.class_names[0] == wnid for each in datasets.values())
+    (first, *_) = sorted((folder / wnid).glob("n*.JPEG"))
+    by_variant = {"full": images[wnid][0], "ilsvrc": expected(first)}
+    for variant, pixels in by_variant.items():
+        np.testing.assert_array_equal(datasets[variant].source.gather(np.array([0]), np.array([0]))[0], pixels)
+    capsys.readouterr()
+    benchmarks.build(benchmark, root, "ilsvrc")
+    assert "is built already (decoded by Pillow" in capsys.readouterr().err
+
+
+def test_each_variant_says_what_it_is_made_of(few, tmp_path):
+    with pytest.raises(ValueError, match=rf"{tmp_path} must hold the pickles .* add `--variant ilsvrc`"):
+        benchmarks.build(TIERED_IMAGENET, tmp_path / "root", source=tmp_path, progress=False)
+    pickles = write_pickles({"train_labels.pkl": b""}, tmp_path / "pickles")
+    for path in (pickles, pickles / "train_labels.pkl"):
+        with pytest.raises(ValueError, match=rf"{path} must be a folder with .*leave out `--variant ilsvrc`"):
+            benchmarks.build(TIERED_IMAGENET, tmp_path / "root", "ilsvrc", path, progress=False)
+    with pytest.raises(FileNotFoundError, match="there is nothing at"):
+        benchmarks.build(TIERED_IMAGENET, tmp_path / "root", "ilsvrc", tmp_path / "none", progress=False)
+    assert not (tmp_path / "root").exists()
+
+
+def test_a_photograph_of_another_class_is_refused_by_name(few):
+    """One is missing and another there, so that the numbers are right."""
+    (few / "n00000003" / "n00000003_3.JPEG").rename(few / "n00000001" / "n00000003_3.JPEG")
+    words = (
+        r"n00000001 must hold no \*\.JPEG files but ILSVRC-2012's n00000001_NUMBER\.JPEG, got 'n00000003_3\.JPEG'; take"
+    )
+    with pytest.raises(ValueError, match=words):
+        read(few)
+
+
+@pytest.mark.parametrize(
+    "name", ["holiday.JPEG", "n00000001_3.JPEG.JPEG", "n00000001_x.JPEG", "n00000001_.JPEG", "N00000001_77.JPEG"]
+)
+def test_a_photograph_of_no_class_is_refused_by_name(name, few):
+    (few / "n00000003" / "n00000003_3.JPEG").rename(few / "n00000001" / name)
+    with pytest.raises(ValueError, match=rf"got '{name}'"):
+        read(few)
+
+
+def test_classes_have_as_many_photographs_as_a_class_of_ilsvrc_can_have(few):
+    assert CLASS_SIZES == (732, 1300)
+    reason = (
+        r"17 photographs of the 2 meta-train classes of Few, got 17 \(every class has {} there, but {} has {}\); make"
+    )
+    for class_sizes, words in {(1, 11): ("1 to 11", "n00000003", 12), (6, 12): ("6 to 12", "n00000001", 5)}.items():
+        with pytest.raises(ValueError, match=reason.format(*words)):
+            read(few, class_sizes=class_sizes)
+    with (
+        pytest.raises(ValueError, match=r"every class has 732 to 1,300 there, but n00000001 has 5, n00000003 has 12\)"),
+        read_ilsvrc(few, "Few", FEW, COUNTS, 84, False),
+    ):
+        pass
 
 
 def test_other_classes_are_never_looked_into(few, monkeypatch):
@@ -161,7 +245,7 @@ def one_less(folder):
 
 
 def one_more(folder):
-    photograph(folder / "n00000002" / "n00000002_copy.JPEG", np.random.default_rng(0))
+    photograph(folder / "n00000002" / "n00000002_99.JPEG", np.random.default_rng(0))
 
 
 def nothing(folder):
@@ -200,7 +284,7 @@ def test_many_missing_classes_are_counted(whole, tmp_path):
     (tmp_path / TABLE["val"][0]).mkdir()
     with (
         pytest.raises(ValueError, match=r"got 0 \(missing .*: n\d+(, n\d+){4} and 346 more\);"),
-        read_tiered_imagenet([tmp_path], False, whole[1]),
+        read_tiered_ilsvrc([tmp_path], False, whole[1]),
     ):
         pass
 
@@ -249,7 +333,7 @@ def test_a_damaged_photograph_is_named_and_nothing_is_kept(damage, words, worker
     totals = {"train": 359, "val": 97, "test": 160}
     threads = threading.active_count()
     with pytest.raises(ValueError, match=rf"{few}.*{wnid}/{wnid}_5\.JPEG.*{words}"):
-        benchmarks.build(with_totals(totals), tmp_path / "root", source=few, progress=False)
+        benchmarks.build(with_totals(totals, (1, 9)), tmp_path / "root", "ilsvrc", few, progress=False)
     assert not [path for path in (tmp_path / "root").rglob("*") if path.is_file()]
     assert threading.active_count() == threads
 
@@ -269,7 +353,7 @@ def counted(monkeypatch):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_few_photographs_are_pending(workers, few, counted):
-    with read_ilsvrc(few, "Few", FEW, COUNTS, 84, False, workers) as content:
+    with read_ilsvrc(few, "Few", FEW, COUNTS, 84, False, workers, (1, 12)) as content:
         assert not counted
         for taken, _ in enumerate(content.blocks):
             assert len(counted) == min(taken + 4 * workers, 25)
@@ -315,7 +399,7 @@ def test_an_interruption_ends_all_threads_at_once(few, counted, monkeypatch):
     threads = threading.active_count()
 
     def interrupted():
-        with read_ilsvrc(few, "Few", FEW, COUNTS, 84, False, 1) as content:
+        with read_ilsvrc(few, "Few", FEW, COUNTS, 84, False, 1, (1, 12)) as content:
             for _ in content.blocks:
                 assert started.wait(60)
                 raise KeyboardInterrupt
@@ -327,7 +411,7 @@ def test_an_interruption_ends_all_threads_at_once(few, counted, monkeypatch):
 
 
 def test_progress_is_shown_by_image(few, capsys):
-    with read_ilsvrc(few, "Few", FEW, COUNTS, 84, True) as content:
+    with read_ilsvrc(few, "Few", FEW, COUNTS, 84, True, class_sizes=(1, 12)) as content:
         assert len(list(content.blocks)) == 25
     shown = capsys.readouterr()
     assert "Few: list of files: 100%" in shown.err
@@ -335,14 +419,16 @@ def test_progress_is_shown_by_image(few, capsys):
     assert not shown.out
 
 
-def test_a_folder_with_neither_names_both(tmp_path):
+def test_a_folder_with_neither_is_refused(tmp_path):
     (tmp_path / "images" / "train").mkdir(parents=True)
     (tmp_path / "images" / "n01440764.tar").write_bytes(b"")
     assert not is_ilsvrc_folder(tmp_path)
-    with pytest.raises(
-        ValueError, match=r"must hold the pickles of tiered-imagenet\.tar.*one folder per wnid.*neither"
+    for reader, words in (
+        (read_tiered_imagenet, r"must hold the pickles of tiered-imagenet\.tar"),
+        (read_tiered_ilsvrc, "must be a folder with ILSVRC-2012's training photographs, one folder per wnid"),
     ):
-        read_tiered_imagenet([tmp_path], False)
+        with pytest.raises(ValueError, match=words), reader([tmp_path], False):
+            pass
 
 
 def test_class_folders_in_an_unknown_place_are_not_listed(few, tmp_path, monkeypatch):
@@ -355,9 +441,11 @@ def test_class_folders_in_an_unknown_place_are_not_listed(few, tmp_path, monkeyp
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", note)
-    with pytest.raises(ValueError, match="got neither"):
-        read_tiered_imagenet([tmp_path], False)
+    with pytest.raises(ValueError, match="must hold the pickles"), read_tiered_imagenet([tmp_path], False):
+        pass
     assert "elsewhere" in walked
+    with pytest.raises(ValueError, match="must be a folder with"), read_tiered_ilsvrc([tmp_path], False):
+        pass
     assert not [name for name in walked if name.startswith("n0")]
 
 

@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -147,7 +148,7 @@ def test_a_built_store_is_left_alone(made, official, origin, root, snapshot, cap
     quiet_build(root, path)
     before = snapshot(root)
     assert build(OMNIGLOT, root, "small1", origin / "absent") == store_path(OMNIGLOT, root, "small1")
-    assert "small1.h5 is built already; delete the file" in capsys.readouterr().err
+    assert "small1.h5 is built already (8-bit grey, Lanczos to 28x28, " in capsys.readouterr().err
     assert snapshot(root) == before
 
 
@@ -265,7 +266,7 @@ def test_what_is_no_drawing_is_refused(made, official, origin, refuses, drawings
             content = drawings[FIRST][:-40]
     path = made(files={**drawings, FIRST: content}).write_zip(origin)
     official("small1", path)
-    refuses(path, ValueError, rf"{SMALL1}\.zip: .*0001_01\.png' is not a drawing of Omniglot \(.*{reason}")
+    refuses(path, ValueError, rf"{SMALL1}\.zip: .*0001_01\.png' cannot be used \(.*{reason}.*; get the archive again")
 
 
 def png_of(width, height, announced=None):
@@ -331,7 +332,7 @@ def test_a_failed_download_leaves_nothing(made, official, origin, root, refuses,
     refuses(
         None,
         ConnectionError,
-        rf"(?s)/gone: 404.*/cut: .*put it at .*downloads/{SMALL1}\.zip, or name it with",
+        rf"(?s)/gone: 404.*/cut: .*put it at .*downloads/{SMALL1}\.zip",
     )
     official("small1", path, urls=[server.serve("page", b"<html>log in</html>")])
     refuses(None, ValueError, "a web page arrived instead of the archive")
@@ -407,6 +408,45 @@ def test_a_killed_build_leaves_no_store(made, official, origin, root):
     assert left.startswith(".")
     assert left.endswith(".part")
     assert len(quiet_build(root, folder)) == 7
+
+
+def test_what_a_killed_second_build_left_is_removed_although_the_store_is_there(made, official, origin, root):
+    official("small1", made().write_zip(origin / "zip"))
+    folder = made().write_folder(origin)
+    with start_build(root, folder) as process:
+        assert process.stdout.readline() == "half way\n"
+        fingerprint = quiet_build(root, folder).fingerprint
+        process.kill()
+    assert len(files_in(root)) == 2
+    assert quiet_build(root).fingerprint == fingerprint
+    assert files_in(root) == ["small1.h5"]
+
+
+def test_space_is_asked_for_before_anything_is_downloaded(made, official, origin, root, server, monkeypatch):
+    """For the store and for what is left of the archive."""
+    path = made().write_zip(origin)
+    size, store_bytes = path.stat().st_size, 136 * 20 * 28 * 28
+    official("small1", path, urls=[server.serve(path.name, path.read_bytes())])
+    usage = shutil.disk_usage(origin)
+    part = root / "omniglot" / "downloads" / f".{path.name}.part"
+
+    def refused(free, needed):
+        monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=free))
+        words = rf"small1\.h5 cannot be built .* need {needed:,} bytes, and {free:,} are free on the disk; nothing was"
+        with pytest.raises(OSError, match=words):
+            quiet_build(root)
+        assert server.requests == []
+
+    refused(store_bytes + size - 1, store_bytes + size)
+    assert not root.exists()
+    part.parent.mkdir(parents=True)
+    part.write_bytes(path.read_bytes()[:1000])
+    refused(store_bytes + size - 1001, store_bytes + size - 1000)
+    part.unlink()
+    (part.parent / path.name).write_bytes(path.read_bytes())
+    refused(store_bytes - 1, store_bytes)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=store_bytes))
+    assert len(quiet_build(root)) == 7
 
 
 def test_two_builds_at_once_both_succeed(made, official, origin, root, tmp_path):

@@ -17,7 +17,7 @@ from scipy.io import savemat
 
 from metabridge.datasets import Pascal5i, benchmarks, helpers
 from metabridge.datasets.fetch import Archive
-from metabridge.datasets.pascal5i import PASCAL_5I, SMALLEST_OBJECT, read_pascal
+from metabridge.datasets.pascal5i import PASCAL_5I, SMALLEST_OBJECT, _Masks, read_pascal
 from metabridge.sources import HDF5Source
 from metabridge.transforms import Categorical, Rotation
 
@@ -25,6 +25,7 @@ CLASSES = benchmarks.split_table("pascal5i")["classes"]
 SIDE = 20
 HEIGHT, WIDTH = 120, 100  # an object of half the image is large enough, one of 30 by 30 pixels is not
 IMAGES = {"train": 61, "test": 43}
+VOC_MASK = "VOCdevkit/VOC2012/SegmentationClass/2010_000003.png"
 MASK = "benchmark_RELEASE/dataset/cls/2008_000003.mat"
 COLOURS = [channel for colour in range(256) for channel in (colour, 255 - colour, 7)]
 
@@ -202,7 +203,8 @@ def write_files(root, files):
 
 def small_benchmark():
     variant = PASCAL_5I.variants["321"]
-    variant = dataclasses.replace(variant, read=partial(read_pascal, size=SIDE, images=IMAGES))
+    read = partial(read_pascal, size=SIDE, images=IMAGES)
+    variant = dataclasses.replace(variant, read=read, example_shape=(SIDE, SIDE, 4))
     return dataclasses.replace(PASCAL_5I, variants={"321": variant})
 
 
@@ -287,7 +289,7 @@ def test_what_cannot_be_is_refused(built, arguments, error, message):
     [
         (lambda root: (root / "VOCdevkit/VOC2012/ImageSets/Segmentation/val.txt").unlink(), r"val\.txt is missing"),
         (lambda root: (root / "VOCdevkit/VOC2012/JPEGImages/2008_000003.jpg").unlink(), r"2008_000003\.jpg is missing"),
-        (lambda root: (root / "VOCdevkit/VOC2012/SegmentationClass/2010_000003.png").unlink(), "is missing"),
+        (lambda root: (root / VOC_MASK).unlink(), "is missing"),
         (lambda root: (root / MASK).unlink(), "61 images .* got 60"),
         (
             lambda root: (root / MASK).write_bytes(b"\x80\x04."),
@@ -296,6 +298,8 @@ def test_what_cannot_be_is_refused(built, arguments, error, message):
         (lambda root: (root / MASK).write_bytes(bytes(200)), "2008_000003"),
         (lambda root: wrong_struct(root / MASK), "2008_000003"),
         (lambda root: smaller(root / "VOCdevkit/VOC2012/JPEGImages/2008_000003.jpg"), "its mask has"),
+        (lambda root: rgb_mask(root / VOC_MASK), "2010_000003.* must have a palette, its mode is RGB"),
+        (lambda root: unknown_class(root / VOC_MASK), "2010_000003.* classes 0 to 20 and 255, it holds 21"),
         (lambda root: (root / "VOCdevkit/VOC2012").rename(root / "VOCdevkit/other"), r"train\.txt is missing"),
     ],
 )
@@ -317,6 +321,38 @@ def wrong_struct(path: Path):
 
 def smaller(path: Path):
     Image.open(path).resize((50, 50)).save(path, "JPEG")
+
+
+def rgb_mask(path: Path):
+    Image.open(path).convert("RGB").save(path, "PNG")
+
+
+def unknown_class(path: Path):
+    mask = Image.open(path)
+    mask.putpixel((0, 0), 21)
+    mask.save(path, "PNG")
+
+
+def test_an_object_that_vanishes_when_it_is_shrunk_does_not_count():
+    mask = np.zeros((500, 500), np.uint8)
+    mask[::10, :] = 4  # 25,000 pixels, none of which is under the centre of one of 20 by 20
+    masks = _Masks(SIDE)
+    masks.add("one", mask)
+    assert masks.classes["one"] == frozenset()
+    mask[2::10, :] = 4
+    masks.add("two", mask)
+    assert masks.classes["two"] == {4}
+
+
+@pytest.mark.parametrize("name", ["321", "400"])
+def test_a_variant_is_the_size_it_is_called(name, content, tmp_path):
+    voc, sbd, _ = content
+    write_files(tmp_path / "files", {**voc, **sbd})
+    variant = PASCAL_5I.variants[name]
+    variant = dataclasses.replace(variant, read=partial(variant.read, images=IMAGES))
+    benchmark = dataclasses.replace(PASCAL_5I, variants={name: variant})
+    store = HDF5Source(benchmarks.build(benchmark, tmp_path, source=tmp_path / "files", progress=False))
+    assert store.example_shape == variant.example_shape == (int(name), int(name), 4)
 
 
 def test_two_copies_in_one_folder_are_refused(content, tmp_path):

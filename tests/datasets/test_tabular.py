@@ -109,6 +109,11 @@ class Row:
     split: str
 
 
+def rows_of(sizes: dict[str, int], table: str) -> tuple[int, ...]:
+    split = benchmarks.split_table(table)
+    return tuple(sum(sizes[label] for label in split[meta_split]) for meta_split in ("train", "val", "test"))
+
+
 def small_leaves(benchmark: benchmarks.Benchmark) -> Callable[..., Any]:
     return partial(benchmark.variants["full"].read, rows=(399, 400), sizes=(3, 4))
 
@@ -118,8 +123,8 @@ ROWS = {
     row.benchmark.name: row
     for row in [
         Row(tabular.LETTER, "letter-recognition.data", make_letter,
-            partial(tabular.read_letter, rows=26 * PER_CLASS, sizes=(4, 4)), helpers.letter, Letter,
-            16, (15, 5, 6), "letter"),
+            partial(tabular.read_letter, rows=(15 * PER_CLASS, 5 * PER_CLASS, 6 * PER_CLASS), sizes=(4, 4)),
+            helpers.letter, Letter, 16, (15, 5, 6), "letter"),
         Row(tabular.PLANTS_MARGIN, "data_Mar_64.txt", partial(make_plants_text, largest=0.416),
             small_leaves(tabular.PLANTS_MARGIN), helpers.plants_margin, PlantsMargin, *PLANTS),
         Row(tabular.PLANTS_SHAPE, "shape.csv", partial(make_plants_csv, largest=0.003),
@@ -127,7 +132,7 @@ ROWS = {
         Row(tabular.PLANTS_TEXTURE, "texture.arff", partial(make_plants_arff, largest=0.854),
             small_leaves(tabular.PLANTS_TEXTURE), helpers.plants_texture, PlantsTexture, *PLANTS),
         Row(tabular.BACH, "jsbach_chorals_harmony.data", make_bach,
-            partial(tabular.read_bach, rows=sum(bach_sizes().values()), sizes=(1, 4)), helpers.bach, Bach,
+            partial(tabular.read_bach, rows=rows_of(bach_sizes(), "bach"), sizes=(1, 4)), helpers.bach, Bach,
             29, (61, 20, 21), "bach"),
     ]
 }  # fmt: skip
@@ -189,14 +194,14 @@ def test_it_is_built_from_a_file_and_read(name, small, tmp_path):
 @EVERY_BENCHMARK
 def test_there_is_no_download_and_the_error_says_what_to_get(name, tmp_path):
     row = ROWS[name]
-    advice = f"metabridge build {name} --root .* --from FILE"
+    advice = f"metabridge build {name} --root .* --from PATH"
     with pytest.raises(FileNotFoundError, match=f"cannot be downloaded.*data set.*{advice}"):
         benchmarks.build(row.benchmark, tmp_path / "root", progress=False)
     with pytest.raises(FileNotFoundError, match=f"cannot be downloaded.*{advice}"):
         row.helper(tmp_path / "root", shots=1, ways=3, meta_train=True, download=True)
     with pytest.raises(FileNotFoundError, match=f"is not built.*{advice}"):
         row.meta_dataset(tmp_path / "root", 3, meta_train=True)
-    with pytest.raises(ValueError, match="`source` must be one file"):
+    with pytest.raises(ValueError, match=rf"{tmp_path} must be one file, it is a folder; pass the file in it"):
         benchmarks.build(row.benchmark, tmp_path / "root", source=tmp_path, progress=False)
     assert list(tmp_path.iterdir()) == []
 
@@ -278,8 +283,32 @@ def test_small_chords_are_left_out(small, tmp_path):
         Bach(root, 5, meta_test=True, min_num_samples_per_class=5)
     with pytest.raises(TypeError, match="`min_num_samples_per_class` must be an integer"):
         Bach(root, 5, meta_test=True, min_num_samples_per_class=2.5)
+    assert len(Bach(root, 5, meta_test=True, min_num_samples_per_class=np.int64(3)).source) == len(expected)
+    with pytest.raises(TypeError, match="`min_num_samples_per_class` must be an integer, got True"):
+        Bach(root, 5, meta_test=True, min_num_samples_per_class=True)
     with pytest.raises(ValueError, match="need 4 examples of every class"):
         helpers.bach(root, shots=2, ways=3, meta_test=True, min_num_samples_per_class=1)
+
+
+@EVERY_BENCHMARK
+def test_numbers_of_helpers_may_be_those_of_numpy(name, small, tmp_path):
+    benchmark, path, _ = small(name)
+    benchmarks.build(benchmark, tmp_path / "root", source=path, progress=False)
+    plain = ROWS[name].helper(tmp_path / "root", 1, 3, test_shots=2, meta_test=True)
+    numbers = {
+        "shots": np.int64(1),
+        "ways": np.uint8(3),
+        "test_shots": np.int32(2),
+        "num_classes_per_task": np.int64(3),
+    }
+    assert ROWS[name].helper(tmp_path / "root", **numbers, meta_test=True).fingerprint == plain.fingerprint
+    for wrong in (5.0, 0, True, None, "1"):
+        for shots in ({"shots": wrong}, {"shots": 1, "test_shots": wrong}):
+            if shots.get("test_shots", 1) is not None:
+                with pytest.raises(
+                    ValueError, match=rf"num_samples_per_class.* must be a positive integer, got {wrong!r}"
+                ):
+                    ROWS[name].helper(tmp_path / "root", **shots, ways=3, meta_test=True)
 
 
 @pytest.mark.parametrize("name", ["plants_margin", "plants_shape", "plants_texture"])
@@ -316,3 +345,13 @@ def test_vectors_take_no_transform_of_images(small, tmp_path):
     benchmarks.build(benchmark, tmp_path, source=path, progress=False)
     with pytest.raises(ValueError, match=r"`transform` is for images .* only Elementwise transforms such as Normalize"):
         helpers.letter(tmp_path, 1, 5, meta_train=True, transform=[Normalize(7.5, 4), ColorJitter(0.4)])
+
+
+def test_numbers_in_the_form_of_letter_are_not_letter(tmp_path):
+    """As many rows, and of each letter about as many as there are: only not as many of each meta-split."""
+    rng = np.random.default_rng(0)
+    rows = np.char.mod("%d", rng.integers(0, 16, (20_000, 16)))
+    letters = np.resize(list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), 20_000)
+    (tmp_path / "made.data").write_text("".join(f"{c},{','.join(row)}\n" for c, row in zip(letters, rows, strict=True)))
+    with pytest.raises(ValueError, match=r"must hold 11636/3756/4608 rows of meta-train, .* got 11541/3845/4614"):
+        benchmarks.build(tabular.LETTER, tmp_path / "root", source=tmp_path / "made.data", progress=False)

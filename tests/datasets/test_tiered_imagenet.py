@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from test_pickles import peak_bytes, python2_list
 
-from metabridge.datasets import benchmarks
+from metabridge.datasets import benchmarks, helpers
 from metabridge.datasets.fetch import Archive
 from metabridge.datasets.tieredimagenet import ARCHIVE, EXAMPLES, TIERED_IMAGENET, TieredImagenet, read_tiered_imagenet
 from metabridge.sources import HDF5Source
@@ -88,8 +88,10 @@ def write(members, folder):
 def with_totals(totals, archive=ARCHIVE):
     """The benchmark with so many photographs of each meta-split, and this archive."""
     read = partial(read_tiered_imagenet, examples=totals)
-    variant = dataclasses.replace(TIERED_IMAGENET.variants["full"], archives=(archive,), read=read)
-    return dataclasses.replace(TIERED_IMAGENET, variants={"full": variant})
+    full = dataclasses.replace(
+        TIERED_IMAGENET.variants["full"], archives=(archive,), read=read, num_examples=tuple(totals.values())
+    )
+    return dataclasses.replace(TIERED_IMAGENET, variants=TIERED_IMAGENET.variants | {"full": full})
 
 
 def archive_of(members, path, totals, url="http://127.0.0.1:9/none"):
@@ -282,5 +284,15 @@ def test_reading_takes_the_memory_of_a_batch(small, official, tmp_path):
 
 
 def test_what_is_not_built_says_how_to_build_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match="metabridge build tieredimagenet --root"):
+    with pytest.raises(
+        FileNotFoundError, match=r"metabridge build tieredimagenet --variant full --root .*download=True"
+    ):
         TieredImagenet(tmp_path, 5, meta_train=True)
+    advice = r"training photographs from .*image-net.* --variant ilsvrc --root .* --from PATH`\.$"
+    with pytest.raises(FileNotFoundError, match=f"'ilsvrc' is not built: .*{advice}"):
+        TieredImagenet(tmp_path, 5, meta_train=True, variant="ilsvrc")
+    with pytest.raises(FileNotFoundError, match=f"'ilsvrc' cannot be downloaded.*{advice}"):
+        helpers.tieredimagenet(tmp_path, 1, 5, meta_train=True, variant="ilsvrc", download=True)
+    with pytest.raises(FileNotFoundError, match=f"'ilsvrc' cannot be downloaded.*{advice}"):
+        benchmarks.build(TIERED_IMAGENET, tmp_path, "ilsvrc")
+    assert not list(tmp_path.iterdir())

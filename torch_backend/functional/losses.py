@@ -6,9 +6,15 @@ from torch import Tensor
 __all__ = ["cross_entropy", "mean_squared_error"]
 
 
-def cross_entropy(outputs: Tensor, targets: Tensor) -> Tensor:
-    """Mean negative log-likelihood of `targets` `(n,)` under the softmax of `outputs` `(n, N)`."""
-    return F.cross_entropy(outputs, targets)
+def cross_entropy(outputs: Tensor, targets: Tensor, ignore_index: int = -100) -> Tensor:
+    """Mean negative log-likelihood of `targets` under the softmax of `outputs`.
+
+    Args:
+        outputs: `(n, N)`; of every pixel `(n, N, H, W)`.
+        targets: `(n,)` integers in [0, N); of every pixel `(n, H, W)`.
+        ignore_index: a target that does not count, such as the 255 of masks. NaN if none counts.
+    """
+    return F.cross_entropy(outputs, targets, ignore_index=ignore_index)
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
