@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 from metabridge.metadatasets import META_SPLITS, MetaDataset
+from metabridge.toy.catalogue import TOYS, load_toy
 
 if TYPE_CHECKING:
     from metabridge.datasets.benchmarks import Benchmark, Variant
@@ -187,7 +188,7 @@ def datasets_command(
         raise ValueError(
             "`--classes` needs the name of a benchmark; write for example metabridge datasets cub --classes."
         )
-    rows = [(name, "", "", "", "", "", "", "computed", what) for name, what in TOYS.items()]
+    rows = [(name, "", "", "", "", "", "", "computed", toy.description) for name, toy in TOYS.items()]
     for each in BENCHMARKS.values():
         for name, variant in each.variants.items():
             stored = _look(store_path(each, root, name), variant)
@@ -196,13 +197,6 @@ def datasets_command(
     _print_table(
         [("benchmark", "variant", "classes", "examples", "shape", "disk", "terms", "state", "what it is"), *rows]
     )
-
-
-TOYS = {
-    "sinusoid": "regression, Finn et al. 2017",
-    "harmonic": "two sines, Lacoste et al. 2018",
-    "sinusoid_and_line": "sines and lines, Finn et al. 2018",
-}
 
 
 def _benchmark(dataset: str) -> "Benchmark":
@@ -224,6 +218,8 @@ class _Stored(NamedTuple):
     disk: str
     sizes: Mapping[str, int]
     """Class → how many examples; empty if it is not built."""
+    note: str
+    """How its examples were made, or what is wrong with it and what to do."""
 
     def examples(self, classes: Sequence[str]) -> int:
         """How many examples these classes have."""
@@ -232,16 +228,17 @@ class _Stored(NamedTuple):
 
 def _look(path: Path, variant: "Variant") -> _Stored:
     if not path.is_file():
-        return _Stored("not built", f"~{_size(variant.num_bytes)}" if variant.num_bytes else "", {})
-    from metabridge.sources import HDF5Source
+        return _Stored("not built", f"~{_size(variant.num_bytes)}" if variant.num_bytes else "", {}, "")
+    from metabridge.sources.hdf5 import FormatVersionError, HDF5Source
 
     disk = _size(path.stat().st_size)
     try:
         stored = HDF5Source(path)
-    except ValueError:
-        return _Stored("unreadable: delete it and build it again", disk, {})
+    except ValueError as error:
+        return _Stored("other format" if isinstance(error, FormatVersionError) else "damaged", disk, {}, str(error))
     sizes = dict(zip(stored.class_names, stored.class_sizes.tolist(), strict=True))
-    return _Stored(f"built {stored.fingerprint[:8]}", disk, sizes)
+    preparation = stored.provenance.get("preparation", "not recorded")
+    return _Stored(f"built {stored.fingerprint[:8]}", disk, sizes, f"preparation: {preparation}")
 
 
 def _size(count: int) -> str:
@@ -275,6 +272,8 @@ def _print_details(benchmark: "Benchmark", root: Path, names: bool) -> None:
         classes, examples, shape = _facts(variant, stored)
         typer.echo(f"\n{name}: {classes} classes, {examples or 'unknown'} examples of {shape}")
         typer.echo(f"{stored.state}: {path}{stored.disk and f', {stored.disk}'}")
+        if stored.note:
+            typer.echo(stored.note)
         for title, split in variant.splits.items():
             parts = split(tuple(stored.sizes))
             typer.echo(f"  split {title}{'' if parts else ', which depends on the archive: see it when it is built'}")
@@ -295,6 +294,9 @@ def show_command(
     shots: Annotated[int, typer.Option(help="Support examples per class.")] = 5,
     test_shots: Annotated[int, typer.Option(help="Query examples per class.")] = 5,
     meta_split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    split: Annotated[
+        str | None, typer.Option(help="One of its splits, as `metabridge datasets NAME` calls it. [the first one]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the stream of episodes.")] = 0,
     index: Annotated[int, typer.Option(help="Which episode of it.")] = 0,
 ) -> None:
@@ -303,20 +305,20 @@ def show_command(
 
     meta_dataset: MetaDataset
     if dataset in TOYS:
-        if ways is not None or variant is not None:
-            raise ValueError(f"`--ways` and `--variant` are of stored benchmarks, {dataset} is a toy; leave them out.")
-        from metabridge.toy import helpers
-
-        meta_dataset = getattr(helpers, dataset)(shots, test_shots=test_shots, meta_split=meta_split)
+        if (ways, variant, split) != (None, None, None):
+            raise ValueError(
+                f"`--ways`, `--variant` and `--split` are of stored benchmarks, {dataset} is a toy; leave them out."
+            )
+        meta_dataset = load_toy(dataset, shots, test_shots, meta_split)
     else:
         from metabridge.datasets.catalogue import load
 
         meta_dataset = load(
-            _benchmark(dataset), root, variant, ways, shots=shots, test_shots=test_shots, meta_split=meta_split
+            _benchmark(dataset), root, variant, ways, split, shots=shots, test_shots=test_shots, meta_split=meta_split
         )
     figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed))
     figure.savefig(output, bbox_inches="tight")
-    typer.echo(f"{output}: episode {index} of seed {seed}, meta-{meta_split}")
+    typer.echo(f"{output}: episode {index} of seed {seed}, meta-{meta_split}{f' of {split}' if split else ''}")
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -266,10 +266,11 @@ def _adaptation_curves(
         batch.plan,
         {"train": batch["train"], "test": (grid[..., None].astype(np.float32), targets[..., None].astype(np.float32))},
     )
-    steps = (0, run.algorithm.inner_steps, 10)
+    own = run.algorithm.inner_steps
+    steps = (0, own, max(own, 10))
     predictions = {
         name: {step: learners[name].predict(backends[name].receive(asked), step)[..., 0] for step in steps}
         for name in NAMES
     }
     support = (batch["train"][0][..., 0], batch["train"][1][..., 0])
-    return AdaptationCurves(grid, targets, support, predictions)
+    return AdaptationCurves(grid, targets, support, own, predictions)

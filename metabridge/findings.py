@@ -80,6 +80,11 @@ class Trajectory:
         """`(steps,)` absolute differences of the losses."""
         return np.abs(self.losses[NAMES[0]] - self.losses[NAMES[1]])
 
+    @property
+    def scaled_differences(self) -> npt.NDArray[np.float64]:
+        """`(steps,)` differences of the losses, relative where losses exceed 1, as rounding is; the limit is theirs."""
+        return self.differences / np.maximum(1, np.abs(self.losses[NAMES[1]]))
+
 
 @dataclass
 class Training:
@@ -114,12 +119,14 @@ class AdaptationCurves:
         inputs: `(tasks, points)`.
         targets: `(tasks, points)` without noise.
         support: `(inputs, targets)`, both `(tasks, shots)`.
+        inner_steps: of the run; one of those in `predictions`.
         predictions: backend → number of inner steps → `(tasks, points)`.
     """
 
     inputs: npt.NDArray[np.float64]
     targets: npt.NDArray[np.float64]
     support: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+    inner_steps: int
     predictions: dict[str, dict[int, npt.NDArray[np.floating]]]
 
 
@@ -171,13 +178,12 @@ class Comparison:
                     f"The meta-gradient of {name} is the first-order one up to {share:.2e}: "
                     "the second derivatives are missing."
                 )
-        # Relative where losses are large: rounding is.
-        scale = np.maximum(1, np.abs(self.trajectory.losses[NAMES[1]]))
-        beyond = np.flatnonzero(~(self.trajectory.differences <= limits.loss_difference * scale))
+        scaled = self.trajectory.scaled_differences
+        beyond = np.flatnonzero(~(scaled <= limits.loss_difference))
         if len(beyond):
             found.append(
-                f"Losses differ from meta-step {beyond[0]} on: there by {self.trajectory.differences[beyond[0]]:.2e}, "
-                f"at most by {self.trajectory.differences.max():.2e}, more than {limits.loss_difference:g}."
+                f"Losses differ from meta-step {beyond[0]} on: there by {scaled[beyond[0]]:.2e}, at most by "
+                f"{scaled.max():.2e} (relative where they exceed 1), more than {limits.loss_difference:g}."
             )
         return found
 
@@ -201,6 +207,7 @@ class Comparison:
             "trajectory": {
                 "steps": len(trajectory.differences),
                 "max_abs_loss_difference": float(trajectory.differences.max()),
+                "max_scaled_loss_difference": float(trajectory.scaled_differences.max()),
                 "max_relative_parameter_difference": trajectory.max_relative_parameter_difference,
                 "losses": {name: losses.tolist() for name, losses in trajectory.losses.items()},
             },

@@ -5,7 +5,7 @@ to compare two backends on a CPU in some minutes, and far from the tens of thous
 published.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, RunConfig
 from metabridge.datasets.catalogue import BENCHMARKS, load
 from metabridge.metadatasets import MetaDataset
-from metabridge.toy import helpers
+from metabridge.toy.catalogue import load_toy
 
 __all__ = ["RECIPES", "WITHOUT_RECIPE", "Recipe", "make_meta_datasets", "make_run"]
 
@@ -49,11 +49,11 @@ class Recipe:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _images(input_shape: tuple[int, ...], steps: int, filters: int = 32) -> Recipe:
+def _images(input_shape: tuple[int, ...], steps: int) -> Recipe:
     """Mini-ImageNet's in Finn et al. 2017, appendix A.1: five inner steps of 0.01, 4 tasks, 15 queries, 32 filters."""
     return Recipe(
         model="conv4",
-        hidden=(filters,) * 4,
+        hidden=(32,) * 4,
         input_shape=input_shape,
         inner_steps=5,
         inner_lr=0.01,
@@ -75,7 +75,7 @@ def _digits(input_shape: tuple[int, ...], steps: int) -> Recipe:
 
 
 def _vectors(features: int, inner_lr: float, **arguments: Any) -> Recipe:
-    """Ours, no paper has one. Some plants have 15 leaves; of the chords with 15 examples meta-test has 7."""
+    """Ours, no paper has one. Some plants have 15 leaves; with at least 15 examples there are 24/12/7 chords."""
     return Recipe(
         shots=5,
         test_shots=10,
@@ -208,12 +208,12 @@ def make_run(
 
 
 def _variant(dataset: str, variant: str | None) -> str | None:
-    variants = tuple(BENCHMARKS[dataset].variants) if dataset in BENCHMARKS else ()
-    if len(variants) < 2:
+    if dataset not in BENCHMARKS:
         if variant is not None:
-            raise ValueError(f"`variant` of {dataset} must be left out: there is only one, got {variant!r}.")
+            raise ValueError(f"`variant` of {dataset} must be left out: it is computed, not stored, got {variant!r}.")
         return None
-    return BENCHMARKS[dataset].variant_name(variant)
+    name = BENCHMARKS[dataset].variant_name(variant)
+    return name if len(BENCHMARKS[dataset].variants) > 1 else None
 
 
 def make_meta_datasets(run: RunConfig, root: str | Path) -> tuple[MetaDataset, MetaDataset]:
@@ -224,8 +224,7 @@ def make_meta_datasets(run: RunConfig, root: str | Path) -> tuple[MetaDataset, M
 
 def _load_toy(run: RunConfig, root: Path, meta_split: str) -> MetaDataset:
     del root  # nothing is stored
-    helper: Callable[..., MetaDataset] = getattr(helpers, run.dataset)
-    return helper(run.episode.shots, test_shots=run.episode.test_shots, seed=run.seed, meta_split=meta_split)
+    return load_toy(run.dataset, run.episode.shots, run.episode.test_shots, meta_split, run.seed)
 
 
 def _load_stored(run: RunConfig, root: Path, meta_split: str) -> MetaDataset:

@@ -77,8 +77,8 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
         ),
         (
             f"loss difference over {len(trajectory.differences)} meta-steps",
-            f"{trajectory.differences.max():.1e}",
-            f"at most {limits.loss_difference:g}",
+            f"{trajectory.scaled_differences.max():.1e}",
+            f"at most {limits.loss_difference:g}, relative where losses exceed 1",
         ),
         ("parameter difference after them, relative", f"{trajectory.max_relative_parameter_difference:.1e}", ""),
     ]
@@ -100,10 +100,11 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
 _CAPTIONS = {
     "episodes": "The first episodes, brought back from each framework's own memory. They are compared bit for bit, "
     "not by eye; the pictures show what the numbers are about.",
-    "losses": "Above: the float32 runs that the speed and quality figures come from. Below: the absolute difference "
-    "between the two float64 runs, meta-step by meta-step.",
+    "losses": "Above: the float32 runs that the speed and quality figures come from. Below: the difference between the "
+    "losses of the two float64 runs, meta-step by meta-step, and its limit: absolute, and relative where losses exceed "
+    "1, as rounding is.",
     "adaptation": "Test tasks no network has trained on: both networks before adaptation and after it, trained on the "
-    "same episodes from the same initial parameters.",
+    "same episodes from the same initial parameters. Thin lines: after more inner steps than in training.",
 }
 
 _STYLE = """

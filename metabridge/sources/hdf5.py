@@ -3,6 +3,10 @@
 Layout (format version 2): dataset `examples` `(total, …)`, contiguous; `class_sizes` `(C,)` int64; `class_names`
 `(C,)` UTF-8; `class_digests` `(C, 16)` uint8, contiguous, BLAKE2b of each class's examples; attributes `format`,
 `format_version`, `fingerprint` and `provenance` (JSON: archives, checksums, …).
+
+The first 512 bytes, HDF5's user block, are a seal: the file's size and a checksum of all but the examples. So a damaged
+or truncated file is refused before the HDF5 library, which may crash or hang on damage, sees it. Stores written before
+there was a seal begin with HDF5's signature instead.
 """
 
 import errno
@@ -11,9 +15,11 @@ import json
 import math
 import os
 import shutil
+import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -24,16 +30,24 @@ from metabridge.sources.base import DIGEST_BYTES, ClassIds, Digests, content_fin
 from metabridge.sources.tables import check_classes, positions_of
 from metabridge.sources.temporary import remove_orphans, temporary_file
 
-__all__ = ["FORMAT_VERSION", "Block", "HDF5Source", "write_store"]
+__all__ = ["FORMAT_VERSION", "Block", "FormatVersionError", "HDF5Source", "write_store"]
 
 FORMAT_VERSION = 2
 _FORMAT = "metabridge class source"
 _READ_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 16  # for what HDF5 writes besides the examples
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SEAL_MAGIC = b"metabridge class source\n"
+_SEAL_BYTES = 512  # the smallest user block
+_SEAL = struct.Struct("<24sQQQII")  # magic; the file's size; start and size of the examples; checksums: file, seal
 
 Block = npt.NDArray[Any] | tuple[npt.ArrayLike, npt.NDArray[Any]]
 """Examples `(n, …)` that come next; or rows and the examples that belong there, one of each or n of each."""
+
+
+class FormatVersionError(ValueError):
+    """A store is whole, but of another format version."""
 
 
 class HDF5Source(ArraySource):
@@ -47,42 +61,48 @@ class HDF5Source(ArraySource):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is not a metabridge store, or of another format version.
+        ValueError: if the file is damaged, truncated or no metabridge store; a `FormatVersionError` if it is of another
+            format version.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        import h5py  # 0.1 s to import, and not needed for sources in memory
+
         self.path = Path(path).absolute()  # a pickled source must be found from another working folder
         if not self.path.is_file():
             raise FileNotFoundError(f"no class source at {self.path}; build it first with `metabridge build`.")
         # One open file for all: another store may take its name in the meantime. HDF5's own lock, which fails where
         # a writer or the file system forbids it, is not needed for a file that never changes.
         with self.path.open("rb") as raw:
-            examples, digests = self._open(raw)
-        super().__init__(examples, np.cumsum(self.class_sizes) - self.class_sizes, self.class_sizes, self.class_names)
-        self._class_digests = digests
-
-    def _open(self, raw: BinaryIO) -> tuple[npt.NDArray[Any], Digests]:
-        """Read the table; returns the examples and their digests, memory-mapped."""
-        import h5py  # 0.1 s to import, and not needed for sources in memory
-
-        try:
-            file = h5py.File(raw, "r")
-        except OSError as error:
-            raise ValueError(
-                f"{self.path} is not a readable HDF5 file ({error}); delete it and build it again."
-            ) from None
-        with file:
-            if file.attrs.get("format") != _FORMAT or file.attrs.get("format_version") != FORMAT_VERSION:
+            try:
+                _check_seal(raw)
+                kind, version = self._open(h5py, raw)
+            except Exception as error:  # h5py reports damage as nearly anything: KeyError, OSError, RuntimeError, …
                 raise ValueError(
-                    f"{self.path} must be a {_FORMAT!r} of version {FORMAT_VERSION}, got "
-                    f"{file.attrs.get('format')!r} version {file.attrs.get('format_version')}; build it again."
-                )
-            examples, digests = _mapped(raw, file["examples"]), _mapped(raw, file["class_digests"])
-            self.class_sizes = file["class_sizes"][()]
-            self.class_names = tuple(file["class_names"].asstr()[()])
+                    f"{self.path} is not a readable class source ({error}); delete it and build it again."
+                ) from None
+        if (kind, version) != (_FORMAT, FORMAT_VERSION):
+            raise (FormatVersionError if kind == _FORMAT else ValueError)(
+                f"{self.path} must be a {_FORMAT!r} of version {FORMAT_VERSION}, got {kind!r} version {version}; "
+                "build it again."
+            )
+
+    def _open(self, h5py: ModuleType, raw: BinaryIO) -> tuple[Any, Any]:
+        """Take over the table and map the examples, if the format is right; returns format and version found."""
+        with h5py.File(raw, "r") as file:
+            found = file.attrs.get("format"), file.attrs.get("format_version")
+            if found != (_FORMAT, FORMAT_VERSION):
+                return found
+            examples, self._class_digests = _mapped(raw, file["examples"]), _mapped(raw, file["class_digests"])
+            stored_sizes, stored_names = file["class_sizes"], file["class_names"]
+            _check_table(examples, self._class_digests, stored_sizes, stored_names)
+            sizes, names = stored_sizes[()], stored_names.asstr()[()]
             self._stored_fingerprint = str(file.attrs["fingerprint"])
             self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
-        return examples, digests
+        if sizes.min() < 1 or sizes.sum() != len(examples):
+            raise ValueError(f"its class sizes do not add up to its {len(examples)} examples")
+        super().__init__(examples, np.cumsum(sizes) - sizes, sizes, tuple(names))
+        return found
 
     @property
     def fingerprint(self) -> str:
@@ -109,7 +129,54 @@ class HDF5Source(ArraySource):
 
 
 def _mapped(raw: BinaryIO, dataset: Any) -> npt.NDArray[Any]:
-    return np.memmap(raw, dtype=dataset.dtype, mode="r", offset=dataset.id.get_offset(), shape=dataset.shape)
+    offset = dataset.id.get_offset()
+    if offset is None:  # taken for 0 by `np.memmap`, which itself refuses a map beyond the end of the file
+        raise ValueError(f"its {dataset.name.strip('/')} are not stored in one piece")
+    return np.memmap(raw, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
+
+
+def _check_table(examples: npt.NDArray[Any], digests: npt.NDArray[Any], sizes: Any, names: Any) -> None:
+    """Before it is read: damaged shapes may ask for more memory than there is."""
+    count = len(digests)
+    shapes = digests.shape[1:], sizes.shape, names.shape
+    if shapes != ((DIGEST_BYTES,), (count,), (count,)) or digests.dtype != np.uint8 or sizes.dtype.kind != "i":
+        raise ValueError("its table of classes does not fit together")
+    if examples.dtype.kind not in "uf":
+        raise ValueError(f"its examples are {examples.dtype}")
+
+
+def _seal(path: Path, offset: int, size: int) -> None:
+    """Write the seal of a finished file whose examples take `size` bytes from `offset` on."""
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        seal = _SEAL.pack(_SEAL_MAGIC, end, offset, size, _checksum_around(file, offset, size), 0)[:-4]
+        file.seek(0)
+        file.write(seal + struct.pack("<I", zlib.crc32(seal)))
+
+
+def _check_seal(raw: BinaryIO) -> None:
+    """Raise a `ValueError` for a file that is not what was sealed; one that never was is taken as it is."""
+    seal = raw.read(_SEAL.size)
+    if seal.startswith(_SIGNATURE):
+        return
+    if len(seal) < _SEAL.size or not seal.startswith(_SEAL_MAGIC):
+        raise ValueError("it does not begin as one")
+    _, end, offset, size, checksum, own_checksum = _SEAL.unpack(seal)
+    if zlib.crc32(seal[:-4]) != own_checksum:  # else a damaged size might have the whole file read
+        raise ValueError("its seal is damaged")
+    found = os.fstat(raw.fileno()).st_size
+    if found != end:
+        raise ValueError(f"it has {found:,} bytes, {end:,} were written")
+    if _checksum_around(raw, offset, size) != checksum:
+        raise ValueError("its table of classes is damaged")
+
+
+def _checksum_around(file: BinaryIO, offset: int, size: int) -> int:
+    """CRC-32 of all but the user block and the examples: some 100 kB for every thousand classes."""
+    file.seek(_SEAL_BYTES)
+    before = zlib.crc32(file.read(offset - _SEAL_BYTES))
+    file.seek(offset + size)
+    return zlib.crc32(file.read(), before)
 
 
 class HDF5Selection(ArraySource):
@@ -221,7 +288,7 @@ def _write(
     spare = _SPARE_BYTES + 4 * (sum(len(name) + 16 for name in class_names) + len(record)) + sizes.nbytes
     spare += DIGEST_BYTES * len(sizes)
     _reserve(path, math.prod(shape) * np.dtype(dtype).itemsize + spare)
-    with path.open("w+b") as raw, h5py.File(raw, "w") as file:
+    with path.open("w+b") as raw, h5py.File(raw, "w", userblock_size=_SEAL_BYTES) as file:
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -242,6 +309,7 @@ def _write(
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["fingerprint"] = fingerprint
         file.attrs["provenance"] = record
+    _seal(path, region.offset, math.prod(shape) * region.dtype.itemsize)
     _check_written(path, fingerprint, read_again=not region.is_read_back)
     return fingerprint
 

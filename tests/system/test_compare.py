@@ -13,8 +13,10 @@ from metabridge import EpisodeBatch, EpisodeLoader
 from metabridge.backends import load_backend
 from metabridge.cli import app
 from metabridge.compare import compare
+from metabridge.datasets.catalogue import BENCHMARKS
+from metabridge.figures import draw_adaptation, draw_losses
 from metabridge.parameters import initial_parameters, load_parameters
-from metabridge.recipes import make_meta_datasets, make_run
+from metabridge.recipes import RECIPES, make_meta_datasets, make_run
 from metabridge.report import summary_rows, verdict, write_report
 
 RUN = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=6)
@@ -73,7 +75,11 @@ def test_compare_json_has_the_promised_keys(comparison):
     assert {"total", "identical", "digest"} <= found["episodes"].keys()
     assert {"max_relative_error", "finite_difference_error", "second_order_share"} <= found["meta_gradient"].keys()
     assert found["trajectory"]["steps"] == RUN.steps
-    assert {"max_abs_loss_difference", "max_relative_parameter_difference"} <= found["trajectory"].keys()
+    assert {
+        "max_abs_loss_difference",
+        "max_scaled_loss_difference",
+        "max_relative_parameter_difference",
+    } <= found["trajectory"].keys()
     for name in ("torch", "jax"):
         assert {"version", "device", "meta_step_ms", "quality", "quality_ci95"} <= found["backends"][name].keys()
     manifest = found["manifest"]
@@ -134,6 +140,72 @@ def test_adaptation_is_shown_where_the_points_of_a_task_are():
         points = np.concatenate([inputs[task, :, 0] for inputs, _ in batch.values()])
         assert (grid[0], grid[-1]) == (points.min(), points.max())
     np.testing.assert_array_equal(curves.targets, meta_test.evaluate(batch.plan.classes[:, 0], curves.inputs))
+
+
+@pytest.mark.parametrize(("inner_steps", "shown"), [(1, {1: 1.6, 10: 0.7}), (10, {10: 1.6}), (12, {12: 1.6})])
+def test_adaptation_is_drawn_after_the_run_s_own_steps(comparison, inner_steps, shown):
+    """And after ten, thinner, if that is more."""
+    predictions = {name: {0: each[0], **{n: each[0] + n for n in shown}} for name, each in curves_of(comparison)}
+    curves = replace(comparison.curves, inner_steps=inner_steps, predictions=predictions)
+    for task, axes in enumerate(draw_adaptation(curves).axes):
+        lines = {line.get_label(): line for line in axes.lines}
+        np.testing.assert_array_equal(lines["before adaptation"].get_ydata(), predictions["torch"][0][task])
+        for name, label in (("torch", "PyTorch"), ("jax", "JAX")):
+            drawn = {label_: line for label_, line in lines.items() if label_.startswith(f"{label}, ")}
+            assert drawn.keys() == {f"{label}, {n} inner step{'' if n == 1 else 's'}" for n in shown}
+            for steps, width in shown.items():
+                line = drawn[f"{label}, {steps} inner step{'' if steps == 1 else 's'}"]
+                assert line.get_linewidth() == width
+                np.testing.assert_array_equal(line.get_ydata(), predictions[name][steps][task])
+
+
+def curves_of(comparison):
+    return comparison.curves.predictions.items()
+
+
+@pytest.mark.parametrize(("inner_steps", "computed"), [(1, {0, 1, 10}), (12, {0, 12})])
+def test_no_curve_is_computed_that_is_not_drawn(inner_steps, computed):
+    run = replace(RUN, steps=1, algorithm=replace(RUN.algorithm, inner_steps=inner_steps))
+    curves = run_comparison(run).curves
+    assert curves.inner_steps == inner_steps
+    assert [set(each) for each in curves.predictions.values()] == [computed, computed]
+
+
+@pytest.mark.parametrize(("difference", "agrees"), [(5e-7, True), (2e-6, False)])
+def test_verdict_table_and_picture_hold_the_same_number_against_the_limit(comparison, difference, agrees):
+    """Losses of 100 may differ by a hundred times the limit, as rounding is relative."""
+    losses = {"torch": np.array([100 + difference, 0.5]), "jax": np.array([100, 0.5])}
+    found = replace(comparison, trajectory=replace(comparison.trajectory, losses=losses))
+    limit = found.limits.loss_difference
+    assert limit == 1e-8
+    scaled = (losses["torch"][0] - 100) / 100
+    assert (found.disagreements() == []) == agrees == (scaled <= limit)
+    (row,) = (each for each in summary_rows(found) if each[0].startswith("loss difference"))
+    assert row[1:] == (f"{scaled:.1e}", "at most 1e-08, relative where losses exceed 1")
+    assert found.to_dict()["trajectory"]["max_scaled_loss_difference"] == scaled
+    assert found.to_dict()["trajectory"]["max_abs_loss_difference"] == losses["torch"][0] - 100
+    lower = draw_losses(found).axes[1]
+    points, line = lower.lines[:2]
+    assert points.get_ydata()[0] == scaled
+    assert set(line.get_ydata()) == {limit}
+    assert "max(1, |loss|)" in lower.get_ylabel()
+    if not agrees:
+        assert f"there by {scaled:.2e}, at most by {scaled:.2e} (relative where they exceed 1)" in verdict(found)
+
+
+def test_small_losses_differ_absolutely(comparison):
+    losses = {"torch": np.array([1e-3 + 5e-9]), "jax": np.array([1e-3])}
+    found = replace(comparison, trajectory=replace(comparison.trajectory, losses=losses))
+    np.testing.assert_array_equal(found.trajectory.scaled_differences, found.trajectory.differences)
+    assert found.disagreements() == []
+
+
+@pytest.mark.parametrize("dataset", sorted(RECIPES.keys() & BENCHMARKS.keys()))
+def test_every_variant_that_is_listed_can_be_named(dataset):
+    """One alone is not recorded: there is nothing to choose."""
+    variants = BENCHMARKS[dataset].variants
+    for name in variants:
+        assert make_run(dataset, name).variant == (name if len(variants) > 1 else None)
 
 
 def test_a_changed_number_in_an_episode_is_found(monkeypatch):
@@ -218,7 +290,7 @@ def test_not_a_number_stops_the_run():
             "`variant` of omniglot must be one of 'full', 'small1', 'small2'",
         ),
         ({"variant": "small1"}, "`variant` of sinusoid must be left out"),
-        ({"dataset": "cub", "variant": "full"}, "`variant` of cub must be left out: there is only one"),
+        ({"dataset": "cub", "variant": "small1"}, "`variant` of cub must be one of 'full', got 'small1'"),
         ({"ways": 5}, "`ways` must be left out: sinusoid is a regression"),
         ({"algorithm": "mamel"}, "`algorithm` must be 'maml', got 'mamel'"),
         ({"steps": 0}, "`steps` must be a positive integer, got 0"),

@@ -1,16 +1,18 @@
 """`metabridge datasets`, `show` and `build --verify`: what a person looks at before training."""
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from metabridge import ClassSplitter, CombinationMetaDataset, SegmentationMetaDataset
+from metabridge import ClassSplitter, CombinationMetaDataset, SegmentationMetaDataset, WeightedClassSplitter
 from metabridge.cli import app
 from metabridge.datasets import benchmarks
-from metabridge.datasets.catalogue import BENCHMARKS
+from metabridge.datasets.catalogue import BENCHMARKS, load
 from metabridge.figures import draw_episode
 from metabridge.sources import ArraySource, HDF5Source, write_store
+from metabridge.toy import Sinusoid
 from metabridge.transforms import Normalize
 
 
@@ -28,7 +30,8 @@ def built(tmp_path):
     names = sorted(name for split in ("train", "val", "test") for name in table[split])
     images = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
     path = benchmarks.store_path(BENCHMARKS["cifar_fs"], tmp_path)
-    write_store(path, names, [2] * 100, (32, 32, 3), np.uint8, [images], {"benchmark": "cifar_fs"})
+    provenance = {"benchmark": "cifar_fs", "preparation": "32x32 RGB as published"}
+    write_store(path, names, [2] * 100, (32, 32, 3), np.uint8, [images], provenance)
     return path
 
 
@@ -38,15 +41,16 @@ def test_the_list_has_every_benchmark_and_says_what_is_built(tmp_path, built):
         "benchmark", "sinusoid", "harmonic", "sinusoid_and_line", *BENCHMARKS
     }  # fmt: skip
     (line,) = (line.split("  ") for line in lines if line.startswith("cifar_fs"))
-    fingerprint = HDF5Source(built).fingerprint[:8]
+    fingerprint, size = HDF5Source(built).fingerprint[:8], f"{built.stat().st_size / 1e3:.1f} kB"
     assert [cell.strip() for cell in line if cell] == [
-        "cifar_fs", "full", "64/16/20", "128/32/40", "32x32x3", "629.2 kB", "unknown", f"built {fingerprint}",
+        "cifar_fs", "full", "64/16/20", "128/32/40", "32x32x3", size, "unknown", f"built {fingerprint}",
         "photographs, Bertinetto et al. 2019",
     ]  # fmt: skip
-    (line,) = (line.split("  ") for line in lines if line.startswith("tieredimagenet"))
-    assert [cell.strip() for cell in line if cell] == [
-        "tieredimagenet", "full", "351/97/160", "448,695/124,261/206,209", "84x84x3", "~16.5 GB", "research only",
-        "not built", "photographs, Ren et al. 2018",
+    tiered = [line.split("  ") for line in lines if line.startswith("tieredimagenet")]
+    assert [[cell.strip() for cell in line if cell] for line in tiered] == [
+        ["tieredimagenet", variant, "351/97/160", "448,695/124,261/206,209", "84x84x3", "~16.5 GB", "research only",
+         "not built", "photographs, Ren et al. 2018"]
+        for variant in ("full", "ilsvrc")
     ]  # fmt: skip
     assert max(map(len, lines)) < 165
 
@@ -73,14 +77,41 @@ def test_one_benchmark_with_its_classes(tmp_path, built):
         run("datasets", "--classes")
 
 
+def test_it_says_how_a_store_was_made(tmp_path, built):
+    assert " kB\npreparation: 32x32 RGB as published\n" in run("datasets", "cifar_fs", "--root", tmp_path)
+    assert "preparation" not in run("datasets", "cub", "--root", tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["other format", "damaged"])
+def test_a_store_that_cannot_be_read_is_short_in_the_list_and_explained_in_detail(tmp_path, built, damage):
+    if damage == "damaged":
+        built.write_bytes(built.read_bytes()[:-3000] + bytes(3000))
+    else:
+        with h5py.File(built, "w") as file:
+            file.attrs.update({"format": "metabridge class source", "format_version": 1})
+    listed = run("datasets", "--root", tmp_path).splitlines()
+    (line,) = (line for line in listed if line.startswith("cifar_fs"))
+    assert f"  {damage} " in line
+    assert max(map(len, listed)) < 165
+    text = run("datasets", "cifar_fs", "--root", tmp_path)
+    reason = {
+        "damaged": "is not a readable class source (its table of classes is damaged); delete it and build it again.",
+        "other format": "must be a 'metabridge class source' of version 2, got 'metabridge class source' version 1; "
+        "build it again.",
+    }[damage]
+    assert f"{damage}: {built}, " in text
+    assert f"\n{built} {reason}\n" in text
+
+
 @pytest.mark.parametrize("name", ["sinusoid", "harmonic", "sinusoid_and_line"])
 def test_a_regression_is_drawn(tmp_path, name):
     picture = tmp_path / "episode.png"
     assert "episode 3 of seed 1" in run("show", name, "-o", picture, "--seed", 1, "--index", 3)
     with Image.open(picture) as image:
         assert min(image.size) > 300
-    with pytest.raises(ValueError, match=f"`--ways` and `--variant` are of stored benchmarks, {name} is a toy"):
-        run("show", name, "-o", picture, "--ways", 5)
+    for option in (["--ways", 5], ["--variant", "full"], ["--split", "official"]):
+        with pytest.raises(ValueError, match=f"`--variant` and `--split` are of stored benchmarks, {name} is a toy"):
+            run("show", name, "-o", picture, *option)
 
 
 def test_an_episode_of_images_is_drawn(tmp_path, built):
@@ -90,6 +121,55 @@ def test_an_episode_of_images_is_drawn(tmp_path, built):
         pixels = np.asarray(image.convert("RGB"))
     assert min(pixels.shape[:2]) > 300
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 1000  # the photographs are there, in colour
+
+
+@pytest.fixture(scope="module")
+def with_splits(tmp_path_factory):
+    """A folder with two black images of every class, for every variant that has several splits, and what they are."""
+    root, found = tmp_path_factory.mktemp("splits"), []
+    for benchmark in BENCHMARKS.values():
+        for name, variant in benchmark.variants.items():
+            if len(variant.splits) < 2:
+                continue
+            splits = [split(()) for split in variant.splits.values()]
+            names = sorted({each for split in splits for classes in split.values() for each in classes})
+            shape = variant.example_shape
+            blocks = (np.zeros((2, *shape), variant.dtype) for _ in names)
+            path = benchmarks.store_path(benchmark, root, name)
+            write_store(path, names, [2] * len(names), shape, variant.dtype, blocks, {})
+            found += [(benchmark, name, split) for split in variant.splits]
+    return root, found
+
+
+def test_every_split_that_is_listed_can_be_named(with_splits):
+    root, found = with_splits
+    assert {(benchmark.name, split) for benchmark, _, split in found} == {
+        ("omniglot", "vinyals"), ("omniglot", "background/evaluation"), *(("pascal5i", f"fold {i}") for i in range(4))
+    }  # fmt: skip
+    for benchmark, variant, split in found:
+        dataset = load(benchmark, root, variant, split=split, shots=1, meta_split="test")
+        assert dataset.split == split
+        assert set(dataset.source.class_names) == set(benchmark.variants[variant].splits[split](())["test"])
+    assert load(BENCHMARKS["omniglot"], root, shots=1, meta_split="test").split == "vinyals"
+
+
+def test_show_reaches_every_split(with_splits, tmp_path, built, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "metabridge.figures.draw_episode", lambda dataset, batch: drawn.append(dataset) or draw_episode(dataset, batch)
+    )
+    root, _ = with_splits
+    picture = ["-o", tmp_path / "episode.png", "--shots", 1, "--test-shots", 1, "--meta-split", "test"]
+    for name, split in (("pascal5i", "fold 3"), ("omniglot", "background/evaluation")):
+        assert f"meta-test of {split}" in run("show", name, "--root", root, *picture, "--split", split)
+        assert drawn[-1].split == split
+    run("show", "cifar_fs", "--root", tmp_path, *picture, "--split", "official")
+    for name, known in {
+        "pascal5i": "pascal5i 321 must be one of 'fold 0', 'fold 1', 'fold 2', 'fold 3'",
+        "cifar_fs": "cifar_fs full must be one of 'official'",
+    }.items():
+        with pytest.raises(ValueError, match=f"`split` of {known}, got 'fold 4'"):
+            run("show", name, "--root", root, *picture, "--split", "fold 4")
 
 
 def test_the_sheet_shows_the_episode_s_own_pixels():
@@ -137,6 +217,15 @@ def test_masks_are_drawn_below_their_images():
     assert (rest == 0).all()
 
 
+def test_what_nothing_is_said_of_is_white_in_normalised_images_too():
+    examples = np.full((5, 8, 8, 4), 200, np.uint8)
+    examples[..., 3] = 255
+    dataset = SegmentationMetaDataset(ArraySource.from_classes({"cat": examples}), transform=Normalize(0.5, 0.25))
+    ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=2)
+    sheet = np.asarray(draw_episode(dataset, dataset.episodes([0])).axes[0].images[0].get_array())
+    assert (sheet[11:19, 1:9] == 1).all()
+
+
 def test_vectors_are_drawn_line_by_line():
     vectors = {c: np.random.default_rng(i).random((4, 3), np.float32) for i, c in enumerate("ab")}
     dataset = CombinationMetaDataset(ArraySource.from_classes(vectors), 2)
@@ -148,11 +237,43 @@ def test_vectors_are_drawn_line_by_line():
     assert support.images[0].get_clim() == query.images[0].get_clim()
 
 
+def test_a_sheet_of_many_classes_fits_a_page():
+    images = ArraySource.from_classes({f"class {i}": np.zeros((2, 28, 28, 1), np.uint8) for i in range(60)})
+    for ways in (5, 20, 60):
+        dataset = CombinationMetaDataset(images, ways)
+        ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=1)
+        width, height = draw_episode(dataset, dataset.episodes([0])).get_size_inches()
+        assert 0.2 * ways < height < 15
+        assert 1 < width < 10
+
+
+def test_class_names_are_text_and_not_too_long():
+    names = ["$x_1^2$", "a" * 70]
+    dataset = CombinationMetaDataset(
+        ArraySource.from_classes({name: np.zeros((2, 8, 8, 1), np.uint8) for name in names}), 2
+    )
+    ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=1)
+    axes = draw_episode(dataset, dataset.episodes([0])).axes[0]
+    titles = {text.get_text().partition("  ")[0] for text in axes.get_yticklabels()}
+    assert titles == {r"\$x_1^2\$", "a" * 31 + "…"}
+
+
 def test_what_is_neither_image_nor_vector_cannot_be_drawn():
     dataset = CombinationMetaDataset(ArraySource.from_classes({c: np.ones((4, 3, 2), np.float32) for c in "ab"}), 2)
     ClassSplitter(dataset, num_train_per_class=1, num_test_per_class=1)
     with pytest.raises(ValueError, match="must hold images or vectors to be drawn"):
         draw_episode(dataset, dataset.episodes([0]))
+    four = ArraySource.from_classes({"cat": np.zeros((5, 8, 8, 5), np.uint8)})
+    dataset = ClassSplitter(SegmentationMetaDataset(four), num_train_per_class=1, num_test_per_class=1)
+    with pytest.raises(ValueError, match="images of 1 or 3 channels to be drawn, got 4"):
+        draw_episode(dataset, dataset.episodes([0]))
+    uneven = CombinationMetaDataset(ArraySource.from_classes({c: np.zeros((9, 4, 4, 1), np.uint8) for c in "ab"}), 2)
+    WeightedClassSplitter(uneven, train_weights=0.3, test_weights=0.5)
+    with pytest.raises(ValueError, match="must have equally many examples of every class to be drawn"):
+        draw_episode(uneven, uneven.episodes([0]))
+    whole = Sinusoid(num_samples_per_task=5)
+    with pytest.raises(ValueError, match="must have a support set 'train' and a query set 'test'"):
+        draw_episode(whole, whole.episodes([0]))
 
 
 def test_verify_finds_a_changed_byte(tmp_path, built):
