@@ -1,5 +1,6 @@
 """The command line: thin verbs over the library. `metabridge --help` lists them."""
 
+import difflib
 import os
 import re
 import shutil
@@ -21,14 +22,31 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(
     name="metabridge",
-    help="Few-shot episodes computed once, for PyTorch and for JAX, and the proof that both train alike.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from metabridge import __version__
+
+        typer.echo(f"metabridge {__version__}")
+        raise typer.Exit
+
+
 Root = Annotated[Path, typer.Option(help="Folder of the stored benchmarks.")]
+
+
+@app.callback()
+def callback(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Few-shot episodes computed once, for PyTorch and for JAX, and the proof that both train alike."""
 
 
 @app.command("compare")
@@ -136,7 +154,8 @@ def build_command(
     else:
         if resize is not None or mode is not None:
             raise ValueError("`--resize` and `--mode` go with --from-folder alone; benchmarks have their own.")
-        path = build(_benchmark(dataset), root, variant, source)
+        own = _own_store(dataset, root) if verify and (variant, source) == (None, None) else None
+        path = own or build(_benchmark(dataset, root), root, variant, source)
     stored = HDF5Source(path)
     typer.echo(
         f"{path}: {len(stored)} classes, {int(stored.class_sizes.sum())} examples, fingerprint {stored.fingerprint}"
@@ -160,17 +179,30 @@ def _build_own(name: str, root: Path, folder: Path, resize: int | None, mode: st
     path = root / name / f"{name}.h5"
     if name in BENCHMARKS or name in TOYS:
         raise ValueError(f"`dataset` must be a name of your own, {name!r} is that of a benchmark.")
-    if not re.fullmatch(r"\w[\w.-]*", name):
+    if not re.fullmatch(_OWN_NAME, name):
         raise ValueError(f"`dataset` must be a name of letters, digits, '-', '_' and '.', got {name!r}.")
     if path.exists():
-        raise ValueError(f"{path} is there already; delete it, or choose another name.")
+        raise ValueError(
+            f"{path} is there already; delete it, or choose another name. (To check it, leave --from-folder out.)"
+        )
     save_source(ImageFolderSource(folder, resize=resize, mode=mode), path, {"benchmark": name, "folder": str(folder)})
     return path
 
 
+_OWN_NAME = r"\w[\w.-]*"
+
+
+def _own_store(name: str, root: Path) -> Path | None:
+    """The store that `build NAME --from-folder` made, if there is one."""
+    from metabridge.datasets.catalogue import BENCHMARKS
+
+    path = root / name / f"{name}.h5"
+    return path if name not in BENCHMARKS and re.fullmatch(_OWN_NAME, name) and path.is_file() else None
+
+
 @app.command("datasets")
 def datasets_command(
-    dataset: Annotated[str | None, typer.Argument(help="One benchmark, in more detail.")] = None,
+    dataset: Annotated[str | None, typer.Argument(help="One benchmark or store of yours, in more detail.")] = None,
     root: Root = Path("data"),
     classes: Annotated[bool, typer.Option("--classes", help="Also print the names of its classes.")] = False,
 ) -> None:
@@ -182,7 +214,11 @@ def datasets_command(
     from metabridge.datasets.catalogue import BENCHMARKS
 
     if dataset is not None:
-        _print_details(_benchmark(dataset), root, classes)
+        own = _own_store(dataset, root)
+        if own is not None:
+            _print_own(own, classes)
+        else:
+            _print_details(_benchmark(dataset, root), root, classes)
         return
     if classes:
         raise ValueError(
@@ -194,12 +230,19 @@ def datasets_command(
             stored = _look(store_path(each, root, name), variant)
             found = (*_facts(variant, stored), stored.disk, each.terms, stored.state)
             rows.append((each.name, name, *found, each.description))
+    for path in sorted(root.glob("*/*.h5")):
+        if _own_store(path.stem, root) == path:
+            stored = _look(path)
+            shape = "x".join(map(str, stored.example_shape))
+            total = f"{stored.examples(tuple(stored.sizes)):,}" if stored.sizes else ""
+            facts = str(len(stored.sizes) or ""), total, shape
+            rows.append((path.stem, "", *facts, stored.disk, "", stored.state, "your own"))
     _print_table(
         [("benchmark", "variant", "classes", "examples", "shape", "disk", "terms", "state", "what it is"), *rows]
     )
 
 
-def _benchmark(dataset: str) -> "Benchmark":
+def _benchmark(dataset: str, root: Path) -> "Benchmark":
     from metabridge.datasets.catalogue import BENCHMARKS
 
     if dataset in TOYS:
@@ -207,7 +250,12 @@ def _benchmark(dataset: str) -> "Benchmark":
             f"`dataset` must be a stored benchmark, {dataset!r} is computed: it has no store and no splits."
         )
     if dataset not in BENCHMARKS:
-        raise ValueError(f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, got {dataset!r}.")
+        near = difflib.get_close_matches(dataset, BENCHMARKS)
+        meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        raise ValueError(
+            f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, or a store of yours below {root}, "
+            f"got {dataset!r}{meant}"
+        )
     return BENCHMARKS[dataset]
 
 
@@ -218,6 +266,7 @@ class _Stored(NamedTuple):
     disk: str
     sizes: Mapping[str, int]
     """Class → how many examples; empty if it is not built."""
+    example_shape: tuple[int, ...]
     note: str
     """How its examples were made, or what is wrong with it and what to do."""
 
@@ -226,19 +275,23 @@ class _Stored(NamedTuple):
         return sum(self.sizes.get(name, 0) for name in classes)
 
 
-def _look(path: Path, variant: "Variant") -> _Stored:
+def _look(path: Path, variant: "Variant | None" = None) -> _Stored:
+    expected = variant.example_shape if variant else ()
     if not path.is_file():
-        return _Stored("not built", f"~{_size(variant.num_bytes)}" if variant.num_bytes else "", {}, "")
+        disk = f"~{_size(variant.num_bytes)}" if variant and variant.num_bytes else ""
+        return _Stored("not built", disk, {}, expected, "")
     from metabridge.sources.hdf5 import FormatVersionError, HDF5Source
 
     disk = _size(path.stat().st_size)
     try:
         stored = HDF5Source(path)
     except ValueError as error:
-        return _Stored("other format" if isinstance(error, FormatVersionError) else "damaged", disk, {}, str(error))
+        state = "other format" if isinstance(error, FormatVersionError) else "damaged"
+        return _Stored(state, disk, {}, expected, str(error))
     sizes = dict(zip(stored.class_names, stored.class_sizes.tolist(), strict=True))
     preparation = stored.provenance.get("preparation", "not recorded")
-    return _Stored(f"built {stored.fingerprint[:8]}", disk, sizes, f"preparation: {preparation}")
+    state, note = f"built {stored.fingerprint[:8]}", f"preparation: {preparation}"
+    return _Stored(state, disk, sizes, stored.example_shape, note)
 
 
 def _size(count: int) -> str:
@@ -264,8 +317,6 @@ def _print_details(benchmark: "Benchmark", root: Path, names: bool) -> None:
     from metabridge.datasets.benchmarks import store_path
 
     typer.echo(f"{benchmark.title}: {benchmark.description}\nterms: {benchmark.licence}")
-    if benchmark.by_hand:
-        typer.echo(f"no download: {benchmark.by_hand}")
     for name, variant in benchmark.variants.items():
         path = store_path(benchmark, root, name)
         stored = _look(path, variant)
@@ -274,6 +325,11 @@ def _print_details(benchmark: "Benchmark", root: Path, names: bool) -> None:
         typer.echo(f"{stored.state}: {path}{stored.disk and f', {stored.disk}'}")
         if stored.note:
             typer.echo(stored.note)
+        if variant.by_hand:
+            typer.echo(f"no download: {variant.by_hand} Then build it with --from.")
+        else:
+            what = " and ".join(map(str, variant.archives))
+            typer.echo(f"made from {what}: downloaded, or --from where you have it, packed or unpacked")
         for title, split in variant.splits.items():
             parts = split(tuple(stored.sizes))
             typer.echo(f"  split {title}{'' if parts else ', which depends on the archive: see it when it is built'}")
@@ -284,9 +340,22 @@ def _print_details(benchmark: "Benchmark", root: Path, names: bool) -> None:
                     typer.echo(f"      {each}{f'  {stored.sizes.get(each)}' if stored.sizes else ''}")
 
 
+def _print_own(path: Path, names: bool) -> None:
+    stored = _look(path)
+    total = stored.examples(tuple(stored.sizes))
+    typer.echo(f"{len(stored.sizes)} classes, {total:,} examples of {'x'.join(map(str, stored.example_shape))}")
+    typer.echo(f"{stored.state}: {path}, {stored.disk}")
+    if not stored.sizes:
+        typer.echo(stored.note)
+    for name, count in stored.sizes.items() if names else ():
+        typer.echo(f"  {name}  {count}")
+
+
 @app.command("show")
 def show_command(
-    dataset: Annotated[str, typer.Argument(help="A built benchmark, or sinusoid, harmonic, sinusoid_and_line.")],
+    dataset: Annotated[
+        str, typer.Argument(help="A built benchmark, a store of yours, or sinusoid, harmonic, sinusoid_and_line.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("episode.png"),
     root: Root = Path("data"),
     variant: Annotated[str | None, typer.Option(help="Variant of a stored benchmark, e.g. small1 of omniglot.")] = None,
@@ -310,15 +379,32 @@ def show_command(
                 f"`--ways`, `--variant` and `--split` are of stored benchmarks, {dataset} is a toy; leave them out."
             )
         meta_dataset = load_toy(dataset, shots, test_shots, meta_split)
+    elif (own := _own_store(dataset, root)) is not None:
+        if (variant, split) != (None, None):
+            raise ValueError("`--variant` and `--split` are of benchmarks, and not of stores of yours; leave them out.")
+        meta_dataset = _load_own(own, ways, shots, test_shots, meta_split)
     else:
         from metabridge.datasets.catalogue import load
 
+        found = _benchmark(dataset, root)
         meta_dataset = load(
-            _benchmark(dataset), root, variant, ways, split, shots=shots, test_shots=test_shots, meta_split=meta_split
+            found, root, variant, ways, split, shots=shots, test_shots=test_shots, meta_split=meta_split
         )
     figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed))
+    output = output if output.suffix else output.with_suffix(".png")
+    output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, bbox_inches="tight")
     typer.echo(f"{output}: episode {index} of seed {seed}, meta-{meta_split}{f' of {split}' if split else ''}")
+
+
+def _load_own(path: Path, ways: int | None, shots: int, test_shots: int, meta_split: str) -> "MetaDataset":
+    from metabridge.metadatasets import CombinationMetaDataset
+    from metabridge.sources import HDF5Source
+    from metabridge.splitters import ClassSplitter
+
+    source = HDF5Source(path)
+    dataset = CombinationMetaDataset(source, min(5, len(source)) if ways is None else ways, meta_split)
+    return ClassSplitter(dataset, num_train_per_class=shots, num_test_per_class=test_shots)
 
 
 def _print_table(rows: Sequence[tuple[str, ...]]) -> None:

@@ -308,7 +308,7 @@ def draw_losses(comparison: Comparison) -> Figure:
     lower.text(0, comparison.limits.loss_difference * 0.4, "limit", color="#B00020", fontsize=8, va="top")
     lower.set_yscale("log")
     lower.set_ylim(_FLOOR / 3, max(comparison.limits.loss_difference, differences.max()) * 30)
-    lower.set_ylabel("|PyTorch − JAX| / max(1, |loss|),\nfloat64", fontsize=9)
+    lower.set_ylabel("loss difference, float64", fontsize=9)
     lower.xaxis.get_major_locator().set_params(integer=True)
     lower.set_xlabel(
         f"meta-step ({equal} of {len(differences)} losses equal to the last bit, drawn at {_FLOOR:g})", fontsize=9

@@ -145,8 +145,8 @@ RECIPES = {
     "fc100": _images((32, 32, 3), steps=20),
     # Chen et al. 2019 in their code: five inner steps of 0.01 and 4 tasks; there 64 filters, ours are 32 to be quicker.
     "cub": _images((84, 84, 3), steps=10),
-    "double_mnist": _digits((64, 64, 1), steps=20),
-    "triple_mnist": _digits((84, 84, 1), steps=20),
+    "doublemnist": _digits((64, 64, 1), steps=20),
+    "triplemnist": _digits((84, 84, 1), steps=20),
     "letter": _vectors(16, 0.1),
     "plants_margin": _vectors(64, 0.4, process_features=True),
     "plants_shape": _vectors(64, 0.1, process_features=True),

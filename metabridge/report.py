@@ -78,7 +78,7 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
         (
             f"loss difference over {len(trajectory.differences)} meta-steps",
             f"{trajectory.scaled_differences.max():.1e}",
-            f"at most {limits.loss_difference:g}, relative where losses exceed 1",
+            f"at most {limits.loss_difference:g}, relative above 1",
         ),
         ("parameter difference after them, relative", f"{trajectory.max_relative_parameter_difference:.1e}", ""),
     ]

@@ -134,11 +134,6 @@ class Benchmark:
         """The variant that is meant where none is named."""
         return next(iter(self.variants))
 
-    @property
-    def by_hand(self) -> str:
-        """What to get for the default variant, and where; empty if it can be downloaded."""
-        return self.variants[self.default_variant].by_hand
-
     def variant_name(self, variant: str | None) -> str:
         """The name of a known variant, the default one for `None`.
 

@@ -91,7 +91,7 @@ def _benchmark(
 
 
 DOUBLE_MNIST = _benchmark(
-    "double_mnist",
+    "doublemnist",
     "Double MNIST",
     "pairs",
     Archive(
@@ -104,7 +104,7 @@ DOUBLE_MNIST = _benchmark(
     size=64,
 )
 TRIPLE_MNIST = _benchmark(
-    "triple_mnist",
+    "triplemnist",
     "Triple MNIST",
     "triples",
     Archive(

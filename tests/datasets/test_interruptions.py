@@ -170,8 +170,8 @@ ROWS = {
         Row(CIFAR_FS, "full", simply(make_cifar, "cifar_fs"), partial(read_cifar100, examples_per_class=2),
             per_class=2),
         Row(CUB_200, "full", make_small_cub, partial(read_cub, images=200)),
-        Row(DOUBLE_MNIST, "full", simply(partial(make_digits, size=64), "double_mnist"),
-            partial(read_digits, title="double_mnist", size=64, examples_per_class=1)),
+        Row(DOUBLE_MNIST, "full", simply(partial(make_digits, size=64), "doublemnist"),
+            partial(read_digits, title="doublemnist", size=64, examples_per_class=1)),
         Row(MINI_IMAGENET, "full", simply(make_mini, "mini_imagenet"),
             partial(read_mini_imagenet, examples_per_class=1)),
         Row(TIERED_IMAGENET, "full", make_tiered_archive),
@@ -387,7 +387,7 @@ def killed_and_built(small, server, build_apart, root, point):
         assert found == (f"bytes={count}-" if count else None), f"{point}: {held}"
 
 
-@pytest.mark.parametrize("name", ["double_mnist", "pascal5i"])
+@pytest.mark.parametrize("name", ["doublemnist", "pascal5i"])
 def test_a_build_killed_at_any_mark_leaves_the_whole_or_nothing(name, made, server, build_apart, tmp_path):
     """Blocks in order and one archive, and rows in any order and two archives."""
     small = made(name)
@@ -401,7 +401,7 @@ def test_a_build_killed_at_any_mark_leaves_the_whole_or_nothing(name, made, serv
         killed_and_built(small, server, build_apart, tmp_path / f"{point[0]}{point[1]}", point)
 
 
-@pytest.mark.parametrize("name", sorted({*ROWS} - {"double_mnist", "pascal5i"}))
+@pytest.mark.parametrize("name", sorted({*ROWS} - {"doublemnist", "pascal5i"}))
 @pytest.mark.parametrize("point", [("chunk", 3), ("block", 4), ("attribute", 4), ("os.rename", 2), ("os.remove", 1)])
 def test_a_killed_build_leaves_the_whole_or_nothing(name, point, made, server, build_apart, root):
     """In the middle of the download, of the store and of its last words; before the move, and after it."""
@@ -645,7 +645,7 @@ def assert_refused(small, server, folder, root, words, marker):
 @pytest.mark.parametrize(
     ("name", "which", "hostile"),
     [
-        ("double_mnist", 0, HOSTILE_ZIP),
+        ("doublemnist", 0, HOSTILE_ZIP),
         *((name, 0, HOSTILE_TAR) for name in ("cifar_fs", "cub", "miniimagenet", "tieredimagenet", "pascal5i")),
         ("pascal5i", 1, HOSTILE_TAR),
     ],
@@ -712,7 +712,7 @@ HUGE_PNG = png_of(1, 1, announced=(60_000, 60_000))
     ("name", "ending", "content"),
     [
         ("cub", "Indigo_Bunting_0000_1.jpg", huge_jpeg()),
-        ("double_mnist", "/0_07.png", HUGE_PNG),
+        ("doublemnist", "/0_07.png", HUGE_PNG),
         ("pascal5i", "JPEGImages/2008_000003.jpg", huge_jpeg()),
         ("pascal5i", "SegmentationClass/2010_000003.png", HUGE_PNG),
         ("tieredimagenet", "val_images_png.pkl", python2_list([np.frombuffer(HUGE_PNG, np.uint8)[:, None]])),

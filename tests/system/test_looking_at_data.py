@@ -73,6 +73,8 @@ def test_one_benchmark_with_its_classes(tmp_path, built):
         run("datasets", "sinusoid")
     with pytest.raises(ValueError, match="`dataset` must be one of"):
         run("datasets", "cifar", "--root", tmp_path)
+    with pytest.raises(ValueError, match=r"or a store of yours .* did you mean 'miniimagenet'"):
+        run("datasets", "miniimagnet", "--root", tmp_path)
     with pytest.raises(ValueError, match="--classes` needs the name of a benchmark"):
         run("datasets", "--classes")
 
@@ -299,6 +301,19 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
     assert source.example_shape == (8, 8, 1)
     with pytest.raises(ValueError, match="is there already"):
         run("build", "shapes", "--root", root, "--from-folder", tmp_path / "mine")
+    assert "verified" in run("build", "shapes", "--root", root, "--verify")
+    listed = run("datasets", "--root", root).splitlines()[-1]
+    assert listed.split()[:4] == ["shapes", "2", "6", "8x8x1"]
+    assert listed.endswith(f"built {source.fingerprint[:8]}  your own")
+    detail = run("datasets", "shapes", "--root", root, "--classes")
+    assert "2 classes, 6 examples of 8x8x1" in detail
+    assert "  circle  3\n  square  3\n" in detail
+    picture = tmp_path / "new" / "sheet"
+    command = ("show", "shapes", "--root", root, "--shots", 1, "--test-shots", 2)
+    assert f"{picture}.png: episode 0" in run(*command, "-o", picture)
+    assert picture.with_suffix(".png").is_file()
+    with pytest.raises(ValueError, match="`--variant` and `--split` are of benchmarks"):
+        run(*command, "--variant", "small1")
     for name, message in {
         "omniglot": "that of a benchmark",
         "sinusoid": "that of a benchmark",
