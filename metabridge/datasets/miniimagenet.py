@@ -117,8 +117,8 @@ MINI_IMAGENET = Benchmark(
 class MiniImagenet(StoredMetaDataset):
     """N-way tasks over the classes of Mini-ImageNet, 84×84×3: 64/16/20 classes of 600 photographs.
 
-    It cannot be built from one's own copy of ILSVRC-2012: which 600 photographs of a class belong to it is published only
-    by numbers that are not names of ILSVRC's files.
+    It cannot be built from one's own copy of ILSVRC-2012: which 600 photographs of a class belong to it is published
+    only by numbers that are not names of ILSVRC's files.
 
     58 of the 100 classes are also in Tiered-ImageNet, five meta-test classes among them in its meta-train: a network
     trained there must not be tested here.
