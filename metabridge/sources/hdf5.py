@@ -5,8 +5,7 @@ Layout (format version 2): dataset `examples` `(total, …)`, contiguous; `class
 `format_version`, `fingerprint` and `provenance` (JSON: archives, checksums, …).
 
 The first 512 bytes, HDF5's user block, are a seal: the file's size and a checksum of all but the examples. So a damaged
-or truncated file is refused before the HDF5 library, which may crash or hang on damage, sees it. Stores written before
-there was a seal begin with HDF5's signature instead.
+or truncated file is refused before the HDF5 library, which may crash or hang on damage, sees it.
 """
 
 import errno
@@ -47,7 +46,7 @@ Block = npt.NDArray[Any] | tuple[npt.ArrayLike, npt.NDArray[Any]]
 
 
 class FormatVersionError(ValueError):
-    """A store is whole, but of another format version."""
+    """A file is no store, or one of another format version; it may be whole as what it is."""
 
 
 class HDF5Source(ArraySource):
@@ -61,7 +60,7 @@ class HDF5Source(ArraySource):
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, truncated or no metabridge store; a `FormatVersionError` if it is of another
+        ValueError: if the file is damaged or truncated; a `FormatVersionError` if it is HDF5 of another origin or
             format version.
     """
 
@@ -74,6 +73,12 @@ class HDF5Source(ArraySource):
         # One open file for all: another store may take its name in the meantime. HDF5's own lock, which fails where
         # a writer or the file system forbids it, is not needed for a file that never changes.
         with self.path.open("rb") as raw:
+            if raw.read(len(_SIGNATURE)) == _SIGNATURE:
+                raise FormatVersionError(
+                    f"{self.path} is an HDF5 file that metabridge did not write: make a store of arrays in it with "
+                    "save_source(LabelledSource(file['images'], file['labels']), 'store.h5'), or build the benchmark "
+                    "again."
+                )
             try:
                 _check_seal(raw)
                 kind, version = self._open(h5py, raw)
@@ -82,7 +87,7 @@ class HDF5Source(ArraySource):
                     f"{self.path} is not a readable class source ({error}); delete it and build it again."
                 ) from None
         if (kind, version) != (_FORMAT, FORMAT_VERSION):
-            raise (FormatVersionError if kind == _FORMAT else ValueError)(
+            raise FormatVersionError(
                 f"{self.path} must be a {_FORMAT!r} of version {FORMAT_VERSION}, got {kind!r} version {version}; "
                 "build it again."
             )
@@ -130,7 +135,7 @@ class HDF5Source(ArraySource):
 
 def _mapped(raw: BinaryIO, dataset: Any) -> npt.NDArray[Any]:
     offset = dataset.id.get_offset()
-    if offset is None:  # taken for 0 by `np.memmap`, which itself refuses a map beyond the end of the file
+    if offset is None or offset < _SEAL_BYTES:  # HDF5 adds the user block to its "nowhere", which is -1
         raise ValueError(f"its {dataset.name.strip('/')} are not stored in one piece")
     return np.memmap(raw, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
 
@@ -155,10 +160,9 @@ def _seal(path: Path, offset: int, size: int) -> None:
 
 
 def _check_seal(raw: BinaryIO) -> None:
-    """Raise a `ValueError` for a file that is not what was sealed; one that never was is taken as it is."""
+    """Raise a `ValueError` for a file that is not what was sealed."""
+    raw.seek(0)
     seal = raw.read(_SEAL.size)
-    if seal.startswith(_SIGNATURE):
-        return
     if len(seal) < _SEAL.size or not seal.startswith(_SEAL_MAGIC):
         raise ValueError("it does not begin as one")
     _, end, offset, size, checksum, own_checksum = _SEAL.unpack(seal)

@@ -98,8 +98,8 @@ def test_a_store_that_cannot_be_read_is_short_in_the_list_and_explained_in_detai
     text = run("datasets", "cifar_fs", "--root", tmp_path)
     reason = {
         "damaged": "is not a readable class source (its table of classes is damaged); delete it and build it again.",
-        "other format": "must be a 'metabridge class source' of version 2, got 'metabridge class source' version 1; "
-        "build it again.",
+        "other format": "is an HDF5 file that metabridge did not write: make a store of arrays in it with "
+        "save_source(LabelledSource(file['images'], file['labels']), 'store.h5'), or build the benchmark again.",
     }[damage]
     assert f"{damage}: {built}, " in text
     assert f"\n{built} {reason}\n" in text
