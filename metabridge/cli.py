@@ -137,7 +137,7 @@ def build_command(
         typer.Option(help="With --from-folder: the side to which images are resized; else all must be alike."),
     ] = None,
     mode: Annotated[
-        str | None, typer.Option(help="With --from-folder: L (grey) or RGB, to which images are converted.")
+        str | None, typer.Option(help="With --from-folder: L (grey), RGB or RGBA, to which images are converted.")
     ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Also read the whole store and check it against its fingerprint.")
@@ -185,7 +185,13 @@ def _build_own(name: str, root: Path, folder: Path, resize: int | None, mode: st
         raise ValueError(
             f"{path} is there already; delete it, or choose another name. (To check it, leave --from-folder out.)"
         )
-    save_source(ImageFolderSource(folder, resize=resize, mode=mode), path, {"benchmark": name, "folder": str(folder)})
+    images = ImageFolderSource(folder, resize=resize, mode=None if mode is None else mode.upper())
+    try:
+        save_source(images, path, {"benchmark": name, "folder": str(folder)})
+    except ValueError as error:
+        if resize is not None and mode is not None:
+            raise
+        raise ValueError(f"{error} On the command line: --resize SIDE --mode RGB makes all images alike.") from None
     return path
 
 

@@ -299,10 +299,15 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
     source = HDF5Source(root / "shapes" / "shapes.h5")
     assert source.class_names == ("circle", "square")
     assert source.example_shape == (8, 8, 1)
+    Image.new("RGBA", (20, 20)).save(tmp_path / "mine" / "square" / "9.png")
+    with pytest.raises(ValueError, match=r"9\.png has .* --resize SIDE --mode RGB makes all images alike"):
+        run("build", "mixed", "--root", root, "--from-folder", tmp_path / "mine", "--resize", 8)
+    assert "7 examples" in run("build", "mixed", "--root", root, "--from-folder", tmp_path / "mine", "--resize", 8,
+                               "--mode", "rgb")  # fmt: skip
     with pytest.raises(ValueError, match="is there already"):
         run("build", "shapes", "--root", root, "--from-folder", tmp_path / "mine")
     assert "verified" in run("build", "shapes", "--root", root, "--verify")
-    listed = run("datasets", "--root", root).splitlines()[-1]
+    listed = run("datasets", "--root", root).splitlines()[-1]  # "mixed" is before it
     assert listed.split()[:4] == ["shapes", "2", "6", "8x8x1"]
     assert listed.endswith(f"built {source.fingerprint[:8]}  your own")
     detail = run("datasets", "shapes", "--root", root, "--classes")
