@@ -154,7 +154,9 @@ def build_command(
     else:
         if resize is not None or mode is not None:
             raise ValueError("`--resize` and `--mode` go with --from-folder alone; benchmarks have their own.")
-        own = _own_store(dataset, root) if verify and (variant, source) == (None, None) else None
+        own = _own_store(dataset, root)
+        if own is not None and not (verify and (variant, source) == (None, None)):
+            raise ValueError(f"{own} is a store of yours; all that can be done with it here is to check it: --verify.")
         path = own or build(_benchmark(dataset, root), root, variant, source)
     stored = HDF5Source(path)
     typer.echo(
@@ -175,6 +177,7 @@ def build_command(
 def _build_own(name: str, root: Path, folder: Path, resize: int | None, mode: str | None) -> Path:
     from metabridge.datasets.catalogue import BENCHMARKS
     from metabridge.sources import ImageFolderSource, save_source
+    from metabridge.sources.lazy import UnequalExamplesError
 
     path = root / name / f"{name}.h5"
     if name in BENCHMARKS or name in TOYS:
@@ -183,15 +186,14 @@ def _build_own(name: str, root: Path, folder: Path, resize: int | None, mode: st
         raise ValueError(f"`dataset` must be a name of letters, digits, '-', '_' and '.', got {name!r}.")
     if path.exists():
         raise ValueError(
-            f"{path} is there already; delete it, or choose another name. (To check it, leave --from-folder out.)"
+            f"{path} is there already; delete it, or choose another name. (To check it, write --verify in place of "
+            "--from-folder.)"
         )
     images = ImageFolderSource(folder, resize=resize, mode=None if mode is None else mode.upper())
     try:
         save_source(images, path, {"benchmark": name, "folder": str(folder)})
-    except ValueError as error:
-        if resize is not None and mode is not None:
-            raise
-        raise ValueError(f"{error} On the command line: --resize SIDE --mode RGB makes all images alike.") from None
+    except UnequalExamplesError as error:
+        raise ValueError(f"{error} On the command line: --resize SIDE --mode RGB.") from None
     return path
 
 
@@ -256,7 +258,8 @@ def _benchmark(dataset: str, root: Path) -> "Benchmark":
             f"`dataset` must be a stored benchmark, {dataset!r} is computed: it has no store and no splits."
         )
     if dataset not in BENCHMARKS:
-        near = difflib.get_close_matches(dataset, BENCHMARKS)
+        own = [path.stem for path in root.glob("*/*.h5") if _own_store(path.stem, root) == path]
+        near = difflib.get_close_matches(dataset, [*BENCHMARKS, *TOYS, *own])
         meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
         raise ValueError(
             f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, or a store of yours below {root}, "
@@ -348,11 +351,12 @@ def _print_details(benchmark: "Benchmark", root: Path, names: bool) -> None:
 
 def _print_own(path: Path, names: bool) -> None:
     stored = _look(path)
-    total = stored.examples(tuple(stored.sizes))
-    typer.echo(f"{len(stored.sizes)} classes, {total:,} examples of {'x'.join(map(str, stored.example_shape))}")
     typer.echo(f"{stored.state}: {path}, {stored.disk}")
     if not stored.sizes:
         typer.echo(stored.note)
+        return
+    total = stored.examples(tuple(stored.sizes))
+    typer.echo(f"{len(stored.sizes)} classes, {total:,} examples of {'x'.join(map(str, stored.example_shape))}")
     for name, count in stored.sizes.items() if names else ():
         typer.echo(f"  {name}  {count}")
 
@@ -368,7 +372,7 @@ def show_command(
     ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
     shots: Annotated[int, typer.Option(help="Support examples per class.")] = 5,
     test_shots: Annotated[int, typer.Option(help="Query examples per class.")] = 5,
-    meta_split: Annotated[str, typer.Option(help="train, val or test.")] = "train",
+    meta_split: Annotated[str | None, typer.Option(help="train, val or test. [train]")] = None,
     split: Annotated[
         str | None, typer.Option(help="One of its splits, as `metabridge datasets NAME` calls it. [the first one]")
     ] = None,
@@ -379,37 +383,39 @@ def show_command(
     from metabridge.figures import draw_episode
 
     meta_dataset: MetaDataset
+    own = _own_store(dataset, root)
     if dataset in TOYS:
         if (ways, variant, split) != (None, None, None):
             raise ValueError(
                 f"`--ways`, `--variant` and `--split` are of stored benchmarks, {dataset} is a toy; leave them out."
             )
-        meta_dataset = load_toy(dataset, shots, test_shots, meta_split)
-    elif (own := _own_store(dataset, root)) is not None:
-        if (variant, split) != (None, None):
-            raise ValueError("`--variant` and `--split` are of benchmarks, and not of stores of yours; leave them out.")
-        meta_dataset = _load_own(own, ways, shots, test_shots, meta_split)
+        meta_dataset = load_toy(dataset, shots, test_shots, meta_split or "train")
+    elif own is not None:
+        if (variant, split, meta_split) != (None, None, None):
+            raise ValueError(
+                "`--variant`, `--split` and `--meta-split` are of benchmarks, not of stores of yours; leave them out."
+            )
+        meta_dataset = _load_own(own, ways, shots, test_shots)
     else:
         from metabridge.datasets.catalogue import load
 
-        found = _benchmark(dataset, root)
-        meta_dataset = load(
-            found, root, variant, ways, split, shots=shots, test_shots=test_shots, meta_split=meta_split
-        )
+        chosen = {"shots": shots, "test_shots": test_shots, "meta_split": meta_split or "train"}
+        meta_dataset = load(_benchmark(dataset, root), root, variant, ways, split, **chosen)
     figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed))
     output = output if output.suffix else output.with_suffix(".png")
     output.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, bbox_inches="tight")
-    typer.echo(f"{output}: episode {index} of seed {seed}, meta-{meta_split}{f' of {split}' if split else ''}")
+    of = "" if own is not None else f", meta-{meta_split or 'train'}{f' of {split}' if split else ''}"
+    typer.echo(f"{output}: episode {index} of seed {seed}{of}")
 
 
-def _load_own(path: Path, ways: int | None, shots: int, test_shots: int, meta_split: str) -> "MetaDataset":
+def _load_own(path: Path, ways: int | None, shots: int, test_shots: int) -> "MetaDataset":
     from metabridge.metadatasets import CombinationMetaDataset
     from metabridge.sources import HDF5Source
     from metabridge.splitters import ClassSplitter
 
     source = HDF5Source(path)
-    dataset = CombinationMetaDataset(source, min(5, len(source)) if ways is None else ways, meta_split)
+    dataset = CombinationMetaDataset(source, min(5, len(source)) if ways is None else ways)
     return ClassSplitter(dataset, num_train_per_class=shots, num_test_per_class=test_shots)
 
 

@@ -23,6 +23,7 @@ LIMITS = {
     "trajectory": agreement.LIMITS["conv4"].loss_difference,
     "forward_float32": 1e-5,
     "gradient_float32": 1e-4,
+    "forward_float16": 1e-3,
     "distribution": 0.05,
 }
 """Kind of result → largest relative error; float64 unless the name says otherwise. `distribution` bounds

@@ -17,7 +17,10 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -1
     counts = targets != ignore_index
     safe = jnp.where(counts, targets, 0)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), safe[..., None], axis=-1)[..., 0]
-    return -jnp.where(counts, chosen, 0).sum() / counts.sum().astype(outputs.dtype)
+    # Half precision cannot count the pixels of a mask.
+    wide = jnp.float64 if outputs.dtype == jnp.float64 else jnp.float32
+    total = jnp.where(counts, chosen, 0).astype(wide).sum()
+    return (-total / counts.sum().astype(wide)).astype(outputs.dtype)
 
 
 def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:

@@ -1,6 +1,7 @@
 """Metrics of predictions."""
 
 import jax
+import jax.numpy as jnp
 
 __all__ = ["accuracy"]
 
@@ -15,4 +16,6 @@ def accuracy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -100) -
     """
     counts = targets != ignore_index
     right = (outputs.argmax(-1) == targets) & counts
-    return right.sum().astype(outputs.dtype) / counts.sum().astype(outputs.dtype)
+    # Half precision cannot count the pixels of a mask.
+    wide = jnp.float64 if outputs.dtype == jnp.float64 else jnp.float32
+    return (right.sum().astype(wide) / counts.sum().astype(wide)).astype(outputs.dtype)

@@ -271,13 +271,13 @@ def _classes_of(
     return classes.get(meta_split, ())
 
 
-def _build_command(benchmark: Benchmark, variant: str) -> str:
+def _build_command(benchmark: Benchmark, variant: str, root: str | os.PathLike[str]) -> str:
     chosen = "" if len(benchmark.variants) == 1 else f" --variant {variant}"
-    return f"metabridge build {benchmark.name}{chosen}"
+    return f"metabridge build {benchmark.name}{chosen} --root {root}"
 
 
 def _how_to_build(benchmark: Benchmark, root: str | os.PathLike[str], variant: str) -> str:
-    command = f"{_build_command(benchmark, variant)} --root {root}"
+    command = _build_command(benchmark, variant, root)
     by_hand = benchmark.variants[variant].by_hand
     if by_hand:
         return f"{by_hand} Then run `{command} --from PATH`."
@@ -372,7 +372,7 @@ def build(
         try:
             paths = [fetch(archive, downloads, progress) for archive in chosen.archives]
         except (ConnectionError, ValueError) as error:
-            raise type(error)(f"{error} {_by_hand(benchmark, variant, downloads)}") from None
+            raise type(error)(f"{error} {_by_hand(benchmark, variant, root, downloads)}") from None
     else:
         paths = _locate(chosen, Path(source))
     with chosen.read(paths, progress) as content:
@@ -402,38 +402,43 @@ def _preparation(built: HDF5Source) -> str:
 
 
 def _check_space(store: Path, variant: Variant, downloads: Path) -> None:
-    """Check that the disk has room for the store and for the archives that are still to be downloaded.
+    """Check that the disks have room for the store and for the archives that are still to be downloaded, as far as
+    their sizes are known.
 
     Raises:
-        OSError: if it has not.
+        OSError: if one has not.
     """
-    needed = variant.num_bytes + sum(_left_to_download(archive, downloads) for archive in variant.archives)
-    place = next(folder for folder in store.absolute().parents if folder.exists())
-    free = shutil.disk_usage(place).free
-    if needed > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"{store} cannot be built ({os.strerror(errno.ENOSPC)}): it and what is left to download need {needed:,} "
-            f"bytes, and {free:,} are free on the disk; nothing was downloaded. Free some space or choose another "
-            "folder",
-        )
+    left = sum(_left_to_download(archive, downloads) for archive in variant.archives)
+    needs: dict[int, int] = {}
+    for folder, count in ((store.parent, variant.num_bytes), (downloads, left)):
+        place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+        device = place.stat().st_dev
+        needs[device] = needs.get(device, 0) + count
+        free = shutil.disk_usage(place).free
+        if needs[device] > free:
+            raise OSError(
+                errno.ENOSPC,
+                f"{store} cannot be built ({os.strerror(errno.ENOSPC)}): it and what is left to download need "
+                f"{needs[device]:,} bytes on the disk of {place}, and {free:,} are free; nothing was downloaded. Free "
+                "some space or choose another folder",
+            )
 
 
 def _left_to_download(archive: Archive, downloads: Path) -> int:
     """Bytes of an archive that are not here yet, 0 if its size is unknown."""
-    if archive.size is None or (downloads / archive.name).exists():
+    if (downloads / archive.name).exists():
         return 0
     try:
         held = (downloads / f".{archive.name}.part").stat().st_size  # `fetch` goes on from there
     except FileNotFoundError:
         held = 0
-    return max(0, archive.size - held)
+    return max(0, (archive.about if archive.size is None else archive.size) - held)
 
 
-def _by_hand(benchmark: Benchmark, variant: str, downloads: Path) -> str:
+def _by_hand(benchmark: Benchmark, variant: str, root: str | os.PathLike[str], downloads: Path) -> str:
     """What to do with all the archives of a variant once one could not be downloaded."""
     archives = benchmark.variants[variant].archives
-    command = f"{_build_command(benchmark, variant)} --from"
+    command = f"{_build_command(benchmark, variant, root)} --from"
     if len(archives) == 1:
         return f"Then build again; or, wherever the file is, with `{command} FILE`."
     listed = "".join(f"\n  {archive} from {' or '.join(archive.addresses)}" for archive in archives)

@@ -38,6 +38,7 @@ class Archive:
         sha256: hexadecimal checksum; this, not the name, identifies the file.
         size: bytes, or `None` if unknown.
         md5: hexadecimal checksum where it is the only one published, which tells a damaged file from a whole one.
+        about: bytes, where they are known roughly, for the question whether the disk has room.
 
     Raises:
         ValueError: without a checksum; a size alone identifies nothing.
@@ -48,6 +49,7 @@ class Archive:
     sha256: str | None = None
     size: int | None = None
     md5: str | None = None
+    about: int = 0
 
     def __post_init__(self) -> None:
         if not (self.sha256 or self.md5):

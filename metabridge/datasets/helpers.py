@@ -3,7 +3,7 @@
 import operator
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, SupportsIndex, TypeVar
 
 from metabridge.datasets.benchmarks import StoredMetaDataset
 from metabridge.datasets.cifar import CIFARFS, FC100
@@ -188,13 +188,16 @@ def pascal5i(
 
 
 def _splitter(shots: int, test_shots: int | None, shuffle: bool) -> Splitter:
-    counts = {"train": _plain(shots), "test": _plain(shots if test_shots is None else test_shots)}
-    return ClassSplitter(shuffle=shuffle, num_samples_per_class=counts)
+    shots = _positive("shots", shots)
+    queries = shots if test_shots is None else _positive("test_shots", test_shots)
+    return ClassSplitter(shuffle=shuffle, num_samples_per_class={"train": shots, "test": queries})
 
 
-def _plain(number: Any) -> Any:
-    """A NumPy integer as Python's; what is no integer, or true or false, as it is, for the check that names it."""
-    return number if isinstance(number, bool) or not hasattr(number, "__index__") else operator.index(number)
+def _positive(name: str, number: SupportsIndex) -> int:
+    """A positive integer, NumPy's too, as Python's."""
+    if isinstance(number, bool) or not hasattr(number, "__index__") or operator.index(number) < 1:
+        raise ValueError(f"`{name}` must be a positive integer, got {number!r}; pass for example 5.")
+    return operator.index(number)
 
 
 def _helped(
@@ -205,7 +208,7 @@ def _helped(
     seed: int | None,
     kwargs: dict[str, Any],
 ) -> D:
-    ways = _plain(ways)
+    ways = _positive("ways", ways)
     if kwargs.get("num_classes_per_task", ways) != ways:
         raise ValueError(
             f"`num_classes_per_task` must equal `ways`, which is {ways}, "

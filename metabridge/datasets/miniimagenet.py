@@ -22,6 +22,7 @@ ARCHIVE = Archive(
     "mini-imagenet.tar.gz",
     ("gdrive:16V_ZlkW4SsnNDtnGmaBRq2OoPmUOc5mY", "gdrive:1LLUjwSUpWGSWizl3JZxd08V30_dIaRBx"),
     md5="b38f1eb4251fb9459ecc8e7febf9b2eb",
+    about=1_100_000_000,
 )
 EXAMPLES_PER_CLASS = 600
 SHAPE = (84, 84, 3)
@@ -117,8 +118,8 @@ MINI_IMAGENET = Benchmark(
 class MiniImagenet(StoredMetaDataset):
     """N-way tasks over the classes of Mini-ImageNet, 84×84×3: 64/16/20 classes of 600 photographs.
 
-    It cannot be built from one's own copy of ILSVRC-2012: which 600 photographs of a class belong to it is published
-    only by numbers that are not names of ILSVRC's files.
+    There is no build from one's own copy of ILSVRC-2012: the published lists number the photographs of a class, and the
+    rule that turns a number into one of ILSVRC's files is nowhere stated with them.
 
     58 of the 100 classes are also in Tiered-ImageNet, five meta-test classes among them in its meta-train: a network
     trained there must not be tested here.

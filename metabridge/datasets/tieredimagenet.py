@@ -27,6 +27,7 @@ ARCHIVE = Archive(
     "tiered-imagenet.tar",
     ("gdrive:1g1aIDy2Ar_MViF2gDXFYDBTR-HYecV07",),
     md5="e07e811b9f29362d159a9edd0d838c62",
+    about=12_900_000_000,
 )
 EXAMPLES = {"train": 448_695, "val": 124_261, "test": 206_209}
 """Meta-split → its photographs."""

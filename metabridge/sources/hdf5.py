@@ -26,7 +26,7 @@ import numpy.typing as npt
 
 from metabridge.sources.array import ArraySource
 from metabridge.sources.base import DIGEST_BYTES, ClassIds, Digests, content_fingerprint, digest_classes
-from metabridge.sources.tables import check_classes, positions_of
+from metabridge.sources.tables import check_classes, check_layout, positions_of
 from metabridge.sources.temporary import remove_orphans, temporary_file
 
 __all__ = ["FORMAT_VERSION", "Block", "FormatVersionError", "HDF5Source", "write_store"]
@@ -36,6 +36,7 @@ _FORMAT = "metabridge class source"
 _READ_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 16  # for what HDF5 writes besides the examples
 _FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_PASSING = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.EPERM, errno.EINTR, errno.ESTALE)
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _SEAL_MAGIC = b"metabridge class source\n"
 _SEAL_BYTES = 512  # the smallest user block
@@ -62,6 +63,7 @@ class HDF5Source(ArraySource):
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or truncated; a `FormatVersionError` if it is HDF5 of another origin or
             format version.
+        OSError: if it cannot be read for a reason that may pass, such as too little memory.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -75,14 +77,16 @@ class HDF5Source(ArraySource):
         with self.path.open("rb") as raw:
             if raw.read(len(_SIGNATURE)) == _SIGNATURE:
                 raise FormatVersionError(
-                    f"{self.path} is an HDF5 file that metabridge did not write: make a store of arrays in it with "
-                    "save_source(LabelledSource(file['images'], file['labels']), 'store.h5'), or build the benchmark "
-                    "again."
+                    f"{self.path} is HDF5, but no store of version {FORMAT_VERSION}: build an older store again; of "
+                    "arrays of your own make one with save_source(LabelledSource(file['images'], file['labels']), "
+                    "'store.h5')."
                 )
             try:
                 _check_seal(raw)
                 kind, version = self._open(h5py, raw)
             except Exception as error:  # h5py reports damage as nearly anything: KeyError, OSError, RuntimeError, …
+                if isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING:
+                    raise  # the file may be whole
                 raise ValueError(
                     f"{self.path} is not a readable class source ({error}); delete it and build it again."
                 ) from None
@@ -247,6 +251,7 @@ def write_store(
     needed = int(sizes.sum()) * math.prod(example_shape) * np.dtype(dtype).itemsize
     if not needed:
         raise ValueError(f"`example_shape` must have no axis of length 0, got {tuple(example_shape)}.")
+    check_layout(tuple(example_shape), np.dtype(dtype))
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_orphans(target)
     if needed > shutil.disk_usage(target.parent).free:

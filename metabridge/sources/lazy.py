@@ -12,7 +12,11 @@ import numpy.typing as npt
 from metabridge.sources.base import ClassIds, content_fingerprint, digest_classes
 from metabridge.sources.tables import NO_CLASS, check_classes, check_distinct, check_layout, positions_of
 
-__all__ = ["LazySource"]
+__all__ = ["LazySource", "UnequalExamplesError"]
+
+
+class UnequalExamplesError(ValueError):
+    """An example has another shape or dtype than the first one."""
 
 
 class LazySource(ABC):
@@ -56,14 +60,14 @@ class LazySource(ABC):
         """Read the examples one after another; see `ClassSource.gather`.
 
         Raises:
-            ValueError: if an example has another shape or dtype than the first one.
+            UnequalExamplesError: if an example has another shape or dtype than the first one.
         """
         rows = self.class_starts[class_ids] + example_ids
         examples = np.empty((rows.size, *self.example_shape), dtype=self.dtype)
         for position, row in enumerate(rows.ravel().tolist()):
             example = self.read(row)
             if example.shape != self.example_shape or example.dtype != self.dtype:
-                raise ValueError(
+                raise UnequalExamplesError(
                     f"all examples must have one shape and dtype, the first has {self.example_shape} {self.dtype}, "
                     f"{self.where(row)} has {example.shape} {example.dtype}; for images pass resize=(height, width) "
                     "and mode='RGB'."

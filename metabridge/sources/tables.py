@@ -55,7 +55,9 @@ def check_layout(example_shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
             f"`examples` must be images (H, W, channels), got {example_shape}; give them the axis with "
             "images[..., np.newaxis]."
         )
-    if len(example_shape) == 3 and example_shape[0] in _CHANNELS and min(example_shape[1:]) > _MOST_CHANNELS:
+    if len(example_shape) != 3 or example_shape[0] not in _CHANNELS or min(example_shape[1:]) <= _MOST_CHANNELS:
+        return
+    if dtype == np.uint8 or example_shape[1] == example_shape[2]:  # features may have any axes
         raise ValueError(
             f"`examples` must be images (H, W, channels), got {example_shape}, which looks like (channels, H, W); pass "
             "images.transpose(0, 2, 3, 1)."

@@ -112,9 +112,12 @@ class Normalize(Elementwise, Fixed, Shown):
 def _factors(name: str, value: npt.ArrayLike) -> tuple[float, float]:
     message = f"`{name}` must be a number of at least 0, or a pair of factors (low, high), got {value!r}."
     try:
-        factors = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+        given = np.asarray(value)
+    except ValueError:  # for lists of lists of different length
         raise ValueError(message) from None
+    if given.dtype.kind not in "iuf":
+        raise ValueError(message)
+    factors = given.astype(np.float64)
     if factors.shape == () and factors >= 0:
         factors = np.array([max(0.0, 1.0 - factors), 1.0 + factors])
     if factors.shape != (2,) or not 0 <= factors[0] <= factors[1] < math.inf:

@@ -154,7 +154,7 @@ class RandomHorizontalFlip(Shown):
     num_words = 1
 
     def __init__(self, p: float = 0.5) -> None:
-        if not isinstance(p, (int, float, np.floating)) or not 0 <= p <= 1:
+        if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)) or not 0 <= p <= 1:
             raise ValueError(f"`p` must lie in [0, 1], got {p!r}.")
         self.p = float(p)
         self._arguments = {"p": self.p}

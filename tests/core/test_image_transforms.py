@@ -74,6 +74,7 @@ def test_numbers_of_numpy_are_numbers():
     assert Resize(np.int64(5)) == Resize(5)
     assert RandomCrop([np.int32(5), 6]) == RandomCrop((5, 6))
     assert ColorJitter(np.float32(0.5), np.array([0.5, 2])) == ColorJitter(0.5, (0.5, 2))
+    assert RandomHorizontalFlip(np.int64(1)) == RandomHorizontalFlip(1)
     assert RandomHorizontalFlip(np.float64(0.25)) == RandomHorizontalFlip(0.25)
 
 
@@ -339,6 +340,10 @@ FEATURES = ArraySource.from_labels(np.zeros((8, 4)), [0] * 8)
         (lambda: ColorJitter(-0.1), ValueError, r"`brightness` must be a number of at least 0, or a pair"),
         (lambda: ColorJitter(contrast=(1, 0.5)), ValueError, r"`contrast` must be .* got \(1, 0.5\)"),
         (lambda: ColorJitter("a"), ValueError, "`brightness` must be a number of at least 0, .* got 'a'"),
+        (lambda: ColorJitter("0.5"), ValueError, "`brightness` must be a number of at least 0, .* got '0.5'"),
+        (lambda: ColorJitter(True), ValueError, "`brightness` must be a number of at least 0, .* got True"),
+        (lambda: ColorJitter([[1], [1, 2]]), ValueError, "`brightness` must be a number of at least 0"),
+        (lambda: RandomHorizontalFlip(True), ValueError, r"`p` must lie in \[0, 1\], got True"),
         (lambda: ColorJitter((1, 2, 3)), ValueError, "`brightness` must be .* or a pair of factors"),
         (lambda: RandomHorizontalFlip("x"), ValueError, r"`p` must lie in \[0, 1\], got 'x'"),
         (lambda: Normalize(0, 0), ValueError, "`std` must be positive, got 0"),

@@ -1063,8 +1063,14 @@ def test_what_a_user_may_take_for_right_says_what_is(make, error, message):
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 1), (4, 6, 13), (1, 100, 6), (3, 5, 5), (3,), (1,)])
-def test_images_and_vectors_of_any_size_are_taken(shape):
+def test_images_and_vectors_of_other_shapes_are_taken(shape):
     assert ArraySource.from_labels(np.zeros((6, *shape), np.uint8), THREE_CLASSES).example_shape == shape
+
+
+def test_features_may_have_any_axes_but_those_of_square_images():
+    assert ArraySource.from_labels(np.zeros((6, 4, 20, 64), np.float32), THREE_CLASSES).example_shape == (4, 20, 64)
+    with pytest.raises(ValueError, match=r"looks like \(channels, H, W"):
+        ArraySource.from_labels(np.zeros((6, 3, 32, 32), np.float32), THREE_CLASSES)
 
 
 def test_tensors_are_images_with_channels_in_front():

@@ -498,6 +498,27 @@ def test_a_truncated_file_is_refused_wherever_it_ends(stored):
             HDF5Source(stored)
 
 
+@pytest.mark.parametrize("reason", [errno.ENOMEM, errno.EMFILE, errno.EIO])
+def test_what_may_pass_is_no_damage(stored, monkeypatch, reason):
+    """Or else a sound store would be built again, over itself."""
+
+    def fail(*arguments, **more):
+        raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(np, "memmap", fail)
+    with pytest.raises(OSError, match=os.strerror(reason)) as caught:
+        HDF5Source(stored)
+    assert caught.value.errno == reason
+
+
+def test_images_with_channels_in_front_are_refused_before_anything_is_written(tmp_path):
+    blocks = iter([np.zeros((2, 3, 32, 32), np.uint8)])
+    with pytest.raises(ValueError, match=r"pass images\.transpose"):
+        write_store(tmp_path / "store.h5", ["a"], [2], (3, 32, 32), np.uint8, blocks, {})
+    assert len(list(blocks)) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_longer_file_is_refused(stored):
     stored.write_bytes(stored.read_bytes() + b"0")
     with pytest.raises(ValueError, match=r"it has [\d,]+ bytes, [\d,]+ were written"):
@@ -520,7 +541,7 @@ def test_a_foreign_file_is_refused(tmp_path):
             HDF5Source(tmp_path / "store.h5")
     with h5py.File(tmp_path / "store.h5", "w") as file:
         file["x"] = 1
-    with pytest.raises(hdf5.FormatVersionError, match=r"metabridge did not write: make a store .* with save_source"):
+    with pytest.raises(hdf5.FormatVersionError, match=r"is HDF5, but no store of version 2: .* with save_source"):
         HDF5Source(tmp_path / "store.h5")
 
 

@@ -432,7 +432,7 @@ def test_space_is_asked_for_before_anything_is_downloaded(made, official, origin
 
     def refused(free, needed):
         monkeypatch.setattr(shutil, "disk_usage", lambda place: usage._replace(free=free))
-        words = rf"small1\.h5 cannot be built .* need {needed:,} bytes, and {free:,} are free on the disk; nothing was"
+        words = rf"small1\.h5 cannot .* need {needed:,} bytes on the disk of .*, and {free:,} are free; nothing was"
         with pytest.raises(OSError, match=words):
             quiet_build(root)
         assert server.requests == []

@@ -98,8 +98,8 @@ def test_a_store_that_cannot_be_read_is_short_in_the_list_and_explained_in_detai
     text = run("datasets", "cifar_fs", "--root", tmp_path)
     reason = {
         "damaged": "is not a readable class source (its table of classes is damaged); delete it and build it again.",
-        "other format": "is an HDF5 file that metabridge did not write: make a store of arrays in it with "
-        "save_source(LabelledSource(file['images'], file['labels']), 'store.h5'), or build the benchmark again.",
+        "other format": "is HDF5, but no store of version 2: build an older store again; of arrays of your own make "
+        "one with save_source(LabelledSource(file['images'], file['labels']), 'store.h5').",
     }[damage]
     assert f"{damage}: {built}, " in text
     assert f"\n{built} {reason}\n" in text
@@ -300,11 +300,11 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
     assert source.class_names == ("circle", "square")
     assert source.example_shape == (8, 8, 1)
     Image.new("RGBA", (20, 20)).save(tmp_path / "mine" / "square" / "9.png")
-    with pytest.raises(ValueError, match=r"9\.png has .* --resize SIDE --mode RGB makes all images alike"):
+    with pytest.raises(ValueError, match=r"9\.png has .* On the command line: --resize SIDE --mode RGB"):
         run("build", "mixed", "--root", root, "--from-folder", tmp_path / "mine", "--resize", 8)
     assert "7 examples" in run("build", "mixed", "--root", root, "--from-folder", tmp_path / "mine", "--resize", 8,
                                "--mode", "rgb")  # fmt: skip
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match=r"is there already; .*write --verify in place"):
         run("build", "shapes", "--root", root, "--from-folder", tmp_path / "mine")
     assert "verified" in run("build", "shapes", "--root", root, "--verify")
     listed = run("datasets", "--root", root).splitlines()[-1]  # "mixed" is before it
@@ -317,8 +317,20 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
     command = ("show", "shapes", "--root", root, "--shots", 1, "--test-shots", 2)
     assert f"{picture}.png: episode 0" in run(*command, "-o", picture)
     assert picture.with_suffix(".png").is_file()
-    with pytest.raises(ValueError, match="`--variant` and `--split` are of benchmarks"):
-        run(*command, "--variant", "small1")
+    for option, value in (("--variant", "small1"), ("--meta-split", "test")):
+        with pytest.raises(ValueError, match="`--variant`, `--split` and `--meta-split` are of benchmarks"):
+            run(*command, option, value)
+    for more in ((), ("--verify", "--variant", "full")):
+        with pytest.raises(ValueError, match=r"shapes\.h5 is a store of yours; all .*: --verify"):
+            run("build", "shapes", "--root", root, *more)
+    with pytest.raises(ValueError, match="did you mean 'shapes'"):
+        run("show", "shpes", "--root", root)
+    picture.with_suffix(".png").unlink()
+    path = root / "mixed" / "mixed.h5"
+    path.write_bytes(path.read_bytes()[:-9])
+    text = run("datasets", "mixed", "--root", root)
+    assert "damaged: " in text
+    assert "classes," not in text
     for name, message in {
         "omniglot": "that of a benchmark",
         "sinusoid": "that of a benchmark",

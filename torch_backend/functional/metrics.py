@@ -1,5 +1,6 @@
 """Metrics of predictions."""
 
+import torch
 from torch import Tensor
 
 __all__ = ["accuracy"]
@@ -15,4 +16,5 @@ def accuracy(outputs: Tensor, targets: Tensor, ignore_index: int = -100) -> Tens
     """
     counts = targets != ignore_index
     right = (outputs.argmax(1) == targets) & counts
-    return right.sum().to(outputs.dtype) / counts.sum().to(outputs.dtype)
+    wide = torch.promote_types(outputs.dtype, torch.float32)  # half precision cannot count the pixels of a mask
+    return (right.sum().to(wide) / counts.sum().to(wide)).to(outputs.dtype)
