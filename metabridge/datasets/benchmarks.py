@@ -14,7 +14,7 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,7 @@ from metabridge.splitters import Splitter
 from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
 __all__ = [
+    "Arguments",
     "Benchmark",
     "Content",
     "Split",
@@ -148,6 +149,20 @@ class Benchmark:
         return variant
 
 
+class Arguments(TypedDict, total=False):
+    """The keyword arguments of every `StoredMetaDataset`, for those that have further ones of their own."""
+
+    meta_train: bool
+    meta_val: bool
+    meta_test: bool
+    meta_split: str | None
+    transform: ImageTransform | Sequence[ImageTransform] | None
+    target_transform: Categorical | None
+    dataset_transform: Splitter | None
+    class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None
+    download: bool
+
+
 class StoredMetaDataset(CombinationMetaDataset):
     """N-way tasks over the classes of one meta-split of a built benchmark; each benchmark is a subclass.
 
@@ -184,6 +199,7 @@ class StoredMetaDataset(CombinationMetaDataset):
         self,
         root: str | os.PathLike[str],
         num_classes_per_task: int | None = None,
+        *,
         meta_train: bool = False,
         meta_val: bool = False,
         meta_test: bool = False,

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import Members, open_members
 from metabridge.datasets.benchmarks import (
+    Arguments,
     Benchmark,
     Content,
     Split,
@@ -23,8 +24,6 @@ from metabridge.datasets.benchmarks import (
 )
 from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import decode, exactly, is_image
-from metabridge.splitters import Splitter
-from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
 __all__ = ["OMNIGLOT", "Omniglot", "read_omniglot"]
 
@@ -226,31 +225,12 @@ class Omniglot(StoredMetaDataset):
         self,
         root: str | os.PathLike[str],
         num_classes_per_task: int | None = None,
-        meta_train: bool = False,
-        meta_val: bool = False,
-        meta_test: bool = False,
-        meta_split: str | None = None,
-        transform: ImageTransform | Sequence[ImageTransform] | None = None,
-        target_transform: Categorical | None = None,
-        dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
+        *,
         use_vinyals_split: bool = True,
         variant: str = "full",
-        download: bool = False,
+        **arguments: Unpack[Arguments],
     ) -> None:
         self.variant = self.benchmark.variant_name(variant)
         if self.variant == "full":
             self.split = "vinyals" if use_vinyals_split else "background/evaluation"
-        super().__init__(
-            root,
-            num_classes_per_task,
-            meta_train,
-            meta_val,
-            meta_test,
-            meta_split,
-            transform,
-            target_transform,
-            dataset_transform,
-            class_augmentations,
-            download,
-        )
+        super().__init__(root, num_classes_per_task, **arguments)

@@ -9,19 +9,18 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import Members, open_members
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table
+from metabridge.datasets.benchmarks import Arguments, Benchmark, Content, StoredMetaDataset, Variant, split_table
 from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import decode, decoder
 from metabridge.datasets.matfiles import read_bytes_field
 from metabridge.segmentation import SegmentationMetaDataset
-from metabridge.splitters import Splitter
-from metabridge.transforms import IGNORED, ClassAugmentation, ImageTransform
+from metabridge.transforms import IGNORED
 from metabridge.transforms.geometry import nearest_positions
 
 __all__ = ["PASCAL_5I", "Pascal5i", "read_pascal"]
@@ -329,32 +328,13 @@ class Pascal5i(StoredMetaDataset, SegmentationMetaDataset):
         self,
         root: str | os.PathLike[str],
         num_classes_per_task: int | None = None,
-        meta_train: bool = False,
-        meta_val: bool = False,
-        meta_test: bool = False,
-        meta_split: str | None = None,
-        transform: ImageTransform | Sequence[ImageTransform] | None = None,
-        target_transform: None = None,
-        dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
-        download: bool = False,
+        *,
         fold: int = 0,
         variant: str | None = None,
+        **arguments: Unpack[Arguments],
     ) -> None:
         if isinstance(fold, bool) or fold not in range(FOLDS):
             raise ValueError(f"`fold` must be 0, 1, 2 or 3, got {fold!r}.")
         self.split = f"fold {fold}"
         self.variant = variant
-        super().__init__(
-            root,
-            1 if num_classes_per_task is None else num_classes_per_task,
-            meta_train,
-            meta_val,
-            meta_test,
-            meta_split,
-            transform,
-            target_transform,
-            dataset_transform,
-            class_augmentations,
-            download,
-        )
+        super().__init__(root, 1 if num_classes_per_task is None else num_classes_per_task, **arguments)

@@ -6,21 +6,29 @@ that file holds is checked.
 
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
+from metabridge.datasets.benchmarks import (
+    Arguments,
+    Benchmark,
+    Content,
+    StoredMetaDataset,
+    Variant,
+    split_table,
+    table_split,
+)
 from metabridge.metadatasets import META_SPLITS
 from metabridge.sources import HDF5Source
 from metabridge.sources.hdf5 import HDF5Selection
 from metabridge.sources.tables import group_labels
-from metabridge.splitters import Splitter
-from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform, Normalize, expand_transforms
+from metabridge.transforms import ImageTransform, Normalize, expand_transforms
 
 __all__ = [
     "BACH",
@@ -357,31 +365,12 @@ class PlantsMargin(StoredMetaDataset):
         self,
         root: str | os.PathLike[str],
         num_classes_per_task: int | None = None,
-        meta_train: bool = False,
-        meta_val: bool = False,
-        meta_test: bool = False,
-        meta_split: str | None = None,
-        transform: ImageTransform | Sequence[ImageTransform] | None = None,
-        target_transform: Categorical | None = None,
-        dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
-        download: bool = False,
+        *,
         process_features: bool = False,
+        **arguments: Unpack[Arguments],
     ) -> None:
         self.process_features = process_features
-        super().__init__(
-            root,
-            num_classes_per_task,
-            meta_train,
-            meta_val,
-            meta_test,
-            meta_split,
-            transform,
-            target_transform,
-            dataset_transform,
-            class_augmentations,
-            download,
-        )
+        super().__init__(root, num_classes_per_task, **arguments)
 
     def _transform(
         self, store: HDF5Source, transform: ImageTransform | Sequence[ImageTransform] | None
@@ -465,33 +454,14 @@ class Bach(StoredMetaDataset):
         self,
         root: str | os.PathLike[str],
         num_classes_per_task: int | None = None,
-        meta_train: bool = False,
-        meta_val: bool = False,
-        meta_test: bool = False,
-        meta_split: str | None = None,
-        transform: ImageTransform | Sequence[ImageTransform] | None = None,
-        target_transform: Categorical | None = None,
-        dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
-        download: bool = False,
+        *,
         min_num_samples_per_class: int = 1,
+        **arguments: Unpack[Arguments],
     ) -> None:
         if isinstance(min_num_samples_per_class, bool) or not isinstance(min_num_samples_per_class, (int, np.integer)):
             raise TypeError(f"`min_num_samples_per_class` must be an integer, got {min_num_samples_per_class!r}.")
         self.min_num_samples_per_class = int(min_num_samples_per_class)
-        super().__init__(
-            root,
-            num_classes_per_task,
-            meta_train,
-            meta_val,
-            meta_test,
-            meta_split,
-            transform,
-            target_transform,
-            dataset_transform,
-            class_augmentations,
-            download,
-        )
+        super().__init__(root, num_classes_per_task, **arguments)
 
     def _kept(self, source: HDF5Selection) -> HDF5Selection:
         large = np.flatnonzero(source.class_sizes >= self.min_num_samples_per_class)

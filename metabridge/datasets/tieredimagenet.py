@@ -6,20 +6,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from metabridge.datasets.archives import Members, open_members
-from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
+from metabridge.datasets.benchmarks import (
+    Arguments,
+    Benchmark,
+    Content,
+    StoredMetaDataset,
+    Variant,
+    split_table,
+    table_split,
+)
 from metabridge.datasets.fetch import Archive
 from metabridge.datasets.ilsvrc import CLASS_SIZES, class_folders, is_wnid, read_ilsvrc
 from metabridge.datasets.images import decode, exactly
 from metabridge.datasets.pickles import load_pickle, stream_pickled_list
 from metabridge.metadatasets import META_SPLITS
-from metabridge.splitters import Splitter
-from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
 __all__ = ["TIERED_IMAGENET", "TieredImagenet", "read_tiered_ilsvrc", "read_tiered_imagenet"]
 
@@ -303,28 +309,9 @@ class TieredImagenet(StoredMetaDataset):
         self,
         root: str | os.PathLike[str],
         num_classes_per_task: int | None = None,
-        meta_train: bool = False,
-        meta_val: bool = False,
-        meta_test: bool = False,
-        meta_split: str | None = None,
-        transform: ImageTransform | Sequence[ImageTransform] | None = None,
-        target_transform: Categorical | None = None,
-        dataset_transform: Splitter | None = None,
-        class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
-        download: bool = False,
+        *,
         variant: str = "full",
+        **arguments: Unpack[Arguments],
     ) -> None:
         self.variant = variant
-        super().__init__(
-            root,
-            num_classes_per_task,
-            meta_train,
-            meta_val,
-            meta_test,
-            meta_split,
-            transform,
-            target_transform,
-            dataset_transform,
-            class_augmentations,
-            download,
-        )
+        super().__init__(root, num_classes_per_task, **arguments)
