@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader
-from metabridge.plans import EpisodePlan
+from metabridge.episodes.plans import EpisodePlan
 from metabridge.sources import ArraySource
 from metabridge.toy.helpers import sinusoid
 from metabridge.transforms import Rotation

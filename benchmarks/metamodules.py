@@ -17,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from metabridge.adaptation.task_maps import choose_task_map
 from metabridge.configs import AlgorithmConfig, ModelConfig
-from metabridge.parameters import initial_parameters, relative_difference
-from metabridge.taskmaps import choose_task_map
+from metabridge.networks.parameters import initial_parameters, relative_difference
 
 TASKS, WAYS, QUERIES = 4, 5, 15
 MODELS = {

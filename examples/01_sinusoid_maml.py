@@ -7,9 +7,9 @@ import argparse
 
 from metabridge import EpisodeLoader
 from metabridge.backends import load_backend
-from metabridge.metrics import mean_and_ci95
-from metabridge.parameters import initial_parameters
-from metabridge.recipes import make_meta_datasets, make_run
+from metabridge.networks.parameters import initial_parameters
+from metabridge.runs.recipes import make_meta_datasets, make_run
+from metabridge.runs.statistics import mean_and_ci95
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--backend", default="torch", choices=["torch", "jax"])

@@ -10,9 +10,9 @@ import optax
 from jax_backend.modules import MetaModule, call_with_buffers
 from jax_backend.modules.module import aliases, given_names
 from jax_backend.optimisers import Optimiser, StepSize
-from metabridge.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.inner_loops import check_buffers, check_optimiser, check_steps, rates_by_name
-from metabridge.subdicts import Adapt, check_names, check_unknown, select_names
+from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
+from metabridge.adaptation.names import Adapt, check_names, check_unknown, select_names
+from metabridge.adaptation.rates import check_buffers, check_optimiser, check_steps, rates_by_name
 
 __all__ = [
     "Adapted",
@@ -199,8 +199,8 @@ def adapt(
         names: which parameters adapt, as `adapt` in `gradient_update_parameters`. The others come back as the very
             arrays given.
         first_order: leave the second derivatives out: the gradients count as constants.
-        batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.batchnorm_policies`; `None` for the
-            model's own policy. Only `"per-step"` returns other buffers than it was given.
+        batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.adaptation.batchnorm_policies`; `None`
+            for the model's own policy. Only `"per-step"` returns other buffers than it was given.
 
     Returns:
         The parameters after the last step, and the buffers to go with them.

@@ -6,9 +6,9 @@ import jax
 
 from jax_backend.data import Data, to_backend, to_numpy
 from jax_backend.training import Learner, precision
-from metabridge.batches import EpisodeBatch
 from metabridge.configs import RunConfig
-from metabridge.parameters import Parameters
+from metabridge.episodes.batches import EpisodeBatch
+from metabridge.networks.parameters import Parameters
 
 __all__ = ["Backend"]
 

@@ -8,9 +8,9 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.batches import WHOLE
-from metabridge.loader import EpisodeLoader
-from metabridge.metadatasets import MetaDataset
+from metabridge.episodes.batches import WHOLE
+from metabridge.episodes.loader import EpisodeLoader
+from metabridge.episodes.metadatasets import MetaDataset
 
 __all__ = ["BatchMetaDataLoader", "to_backend", "to_numpy"]
 

@@ -18,7 +18,7 @@ from jax_backend.modules import (
     leaky_relu,
 )
 from metabridge.configs import ModelConfig
-from metabridge.parameters import flattened_shape
+from metabridge.networks.parameters import flattened_shape
 
 __all__ = ["MLP", "Conv4", "ResNet12", "ResNet18", "build_model"]
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from metabridge.inner_loops import check_numbers, check_optimiser, check_rate, rate_at_step, rates_by_name, require
+from metabridge.adaptation.rates import check_numbers, check_optimiser, check_rate, rate_at_step, rates_by_name, require
 
 __all__ = ["LearningRate", "StepSize", "adam", "chain", "clip_by_global_norm", "sgd"]
 

@@ -15,10 +15,10 @@ from jax_backend.algorithms.maml import Batch, Params
 from jax_backend.functional import accuracy, cross_entropy, mean_squared_error
 from jax_backend.models import build_model
 from jax_backend.weights import from_neutral, to_neutral
+from metabridge.adaptation.task_maps import TaskMap, choose_task_map
 from metabridge.backends import check_finite
 from metabridge.configs import AlgorithmConfig, ModelConfig, OptimiserConfig, RunConfig
-from metabridge.parameters import Parameters
-from metabridge.taskmaps import TaskMap, choose_task_map
+from metabridge.networks.parameters import Parameters
 
 __all__ = ["Learner", "precision"]
 

@@ -29,9 +29,9 @@ from flax import nnx
 
 from jax_backend.models import build_model
 from jax_backend.modules import MetaModule
+from metabridge.adaptation.names import check_names
 from metabridge.configs import ModelConfig
-from metabridge.parameters import Parameters, check_parameters, check_state, parameter_shapes
-from metabridge.subdicts import check_names
+from metabridge.networks.parameters import Parameters, check_parameters, check_state, parameter_shapes
 
 __all__ = ["from_neutral", "load_neutral", "read_neutral", "to_neutral"]
 

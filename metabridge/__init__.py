@@ -4,13 +4,13 @@ The data core. `torch_backend` and `jax_backend` turn its episodes into tensors 
 this package imports neither framework.
 """
 
-from metabridge.batches import EpisodeBatch
-from metabridge.loader import EpisodeLoader
-from metabridge.metadatasets import CombinationMetaDataset, MetaDataset, Task
-from metabridge.plans import EpisodePlan
-from metabridge.segmentation import SegmentationMetaDataset
-from metabridge.splitters import ClassSplitter, Splitter, WeightedClassSplitter
-from metabridge.supervised import SupervisedView
+from metabridge.episodes.batches import EpisodeBatch
+from metabridge.episodes.loader import EpisodeLoader
+from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset, Task
+from metabridge.episodes.plans import EpisodePlan
+from metabridge.episodes.segmentation import SegmentationMetaDataset
+from metabridge.episodes.splitters import ClassSplitter, Splitter, WeightedClassSplitter
+from metabridge.episodes.supervised import SupervisedView
 
 __version__ = "0.1.0"
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.batches import EpisodeBatch
 from metabridge.configs import RunConfig
-from metabridge.parameters import Parameters
+from metabridge.episodes.batches import EpisodeBatch
+from metabridge.networks.parameters import Parameters
 
 __all__ = ["Backend", "Learner", "backend_names", "check_finite", "load_backend"]
 

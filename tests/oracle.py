@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from metabridge.configs import AlgorithmConfig, ModelConfig
-from metabridge.parameters import Parameters
+from metabridge.networks.parameters import Parameters
 
 __all__ = [
     "batch_norm",

@@ -6,7 +6,7 @@ import pytest
 from tolerances import assert_close, assert_differs
 
 from metabridge.configs import AlgorithmConfig, ModelConfig
-from metabridge.parameters import initial_parameters
+from metabridge.networks.parameters import initial_parameters
 
 MLP = ModelConfig("mlp", (3,), 2, (5, 4))
 CONV4 = ModelConfig("conv4", (16, 16, 1), 3, (2, 2, 2, 2))

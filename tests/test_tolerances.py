@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from tolerances import LIMITS, assert_close, assert_differs, assert_identical, relative_error
 
-from metabridge import agreement
+from metabridge.comparison import measures
 
 ALL_KINDS = pytest.mark.parametrize("kind", LIMITS)
 
@@ -83,6 +83,6 @@ def test_difference_must_be_real_and_finite(other):
 
 def test_the_comparison_that_users_run_holds_to_the_same_limits():
     for name in ("mlp", "conv4"):
-        assert agreement.LIMITS[name].meta_gradient == LIMITS[f"meta_gradient_{name}"]
-        assert agreement.LIMITS[name].finite_difference == LIMITS["finite_difference"]
-        assert agreement.LIMITS[name].loss_difference == LIMITS["trajectory"]
+        assert measures.LIMITS[name].meta_gradient == LIMITS[f"meta_gradient_{name}"]
+        assert measures.LIMITS[name].finite_difference == LIMITS["finite_difference"]
+        assert measures.LIMITS[name].loss_difference == LIMITS["trajectory"]

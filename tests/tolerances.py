@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from metabridge import agreement
-from metabridge.parameters import relative_difference
+from metabridge.comparison import measures
+from metabridge.networks.parameters import relative_difference
 
 __all__ = ["LIMITS", "assert_close", "assert_differs", "assert_identical", "relative_error"]
 
 LIMITS = {
     "forward": 1e-12,
     "gradient": 1e-11,
-    "meta_gradient_mlp": agreement.LIMITS["mlp"].meta_gradient,  # what `metabridge compare` holds users to
-    "meta_gradient_conv4": agreement.LIMITS["conv4"].meta_gradient,
-    "finite_difference": agreement.LIMITS["conv4"].finite_difference,
-    "trajectory": agreement.LIMITS["conv4"].loss_difference,
+    "meta_gradient_mlp": measures.LIMITS["mlp"].meta_gradient,  # what `metabridge compare` holds users to
+    "meta_gradient_conv4": measures.LIMITS["conv4"].meta_gradient,
+    "finite_difference": measures.LIMITS["conv4"].finite_difference,
+    "trajectory": measures.LIMITS["conv4"].loss_difference,
     "forward_float32": 1e-5,
     "gradient_float32": 1e-4,
     "forward_float16": 1e-3,

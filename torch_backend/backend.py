@@ -4,9 +4,9 @@ from typing import Any
 
 import torch
 
-from metabridge.batches import EpisodeBatch
 from metabridge.configs import RunConfig
-from metabridge.parameters import Parameters
+from metabridge.episodes.batches import EpisodeBatch
+from metabridge.networks.parameters import Parameters
 from torch_backend.data import Data, to_backend, to_numpy
 from torch_backend.training import Learner
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from metabridge.batches import WHOLE
-from metabridge.loader import EpisodeLoader
-from metabridge.metadatasets import MetaDataset
-from metabridge.plans import EpisodePlan
-from metabridge.segmentation import SegmentationMetaDataset
+from metabridge.episodes.batches import WHOLE
+from metabridge.episodes.loader import EpisodeLoader
+from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.episodes.plans import EpisodePlan
+from metabridge.episodes.segmentation import SegmentationMetaDataset
 
 __all__ = ["BatchMetaDataLoader", "to_backend", "to_numpy"]
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from metabridge.configs import ModelConfig
-from metabridge.parameters import flattened_shape
+from metabridge.networks.parameters import flattened_shape
 from torch_backend.modules import MetaBatchNorm2d, MetaConv2d, MetaLinear, MetaModule, MetaSequential
 
 __all__ = ["MLP", "Conv4", "ResNet12", "build_model"]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metabridge.inner_loops import check_numbers, check_optimiser, rate_at_step, rates_by_name, require
+from metabridge.adaptation.rates import check_numbers, check_optimiser, rate_at_step, rates_by_name, require
 
 __all__ = ["LearningRate", "StepSize", "adam", "chain", "clip_by_global_norm", "sgd"]
 

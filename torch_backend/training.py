@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from metabridge.adaptation.task_maps import choose_task_map
 from metabridge.backends import check_finite
 from metabridge.configs import RunConfig
-from metabridge.parameters import Parameters
-from metabridge.taskmaps import choose_task_map
+from metabridge.networks.parameters import Parameters
 from torch_backend.algorithms import MAML
 from torch_backend.algorithms.maml import Batch
 from torch_backend.functional import accuracy, cross_entropy, mean_squared_error

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from metabridge.adaptation.names import check_names
 from metabridge.configs import ModelConfig
-from metabridge.parameters import Parameters, check_parameters, check_state, parameter_shapes
-from metabridge.subdicts import check_names
+from metabridge.networks.parameters import Parameters, check_parameters, check_state, parameter_shapes
 from torch_backend.modules import MetaModule
 
 __all__ = ["from_neutral", "load_neutral", "read_neutral", "to_neutral"]

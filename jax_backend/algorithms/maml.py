@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jax_backend.adaptation import sgd_update
+from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import AlgorithmConfig
-from metabridge.taskmaps import TaskMap
 
 __all__ = ["MAML", "Apply", "Batch", "Loss", "Params"]
 

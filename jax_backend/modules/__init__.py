@@ -1,9 +1,9 @@
 """MetaModules: Flax NNX layers whose parameters may be given from outside, so that gradients flow through an update."""
 
 from jax_backend.modules.activation import MetaPReLU, leaky_relu
-from jax_backend.modules.anything import as_meta_module
 from jax_backend.modules.attention import MetaMultiheadAttention
 from jax_backend.modules.batchnorm import MetaBatchNorm1d, MetaBatchNorm2d, MetaBatchNorm3d
+from jax_backend.modules.buffers import call_with_buffers
 from jax_backend.modules.container import MetaModuleDict, MetaModuleList, MetaSequential
 from jax_backend.modules.conv import (
     MetaConv1d,
@@ -26,7 +26,7 @@ from jax_backend.modules.normalisation import (
 )
 from jax_backend.modules.pooling import Flatten, MaxPool2d
 from jax_backend.modules.rnn import MetaGRUCell, MetaLSTMCell, MetaRNNCell
-from jax_backend.modules.state import call_with_buffers
+from jax_backend.modules.wrapping import as_meta_module
 
 __all__ = [
     "Flatten",

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from flax import nnx
 
-from metabridge.subdicts import check_entries, check_names, check_unknown
+from metabridge.adaptation.names import check_entries, check_names, check_unknown
 
 __all__ = ["MetaModule", "own_parameters", "uniform_parameter"]
 

@@ -19,12 +19,12 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.fetch import Archive, fetch, verify
-from metabridge.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
+from metabridge.archives.fetch import Archive, fetch, verify
+from metabridge.episodes.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
+from metabridge.episodes.splitters import Splitter
 from metabridge.sources import ArraySource, HDF5Source, write_store
 from metabridge.sources.hdf5 import Block, HDF5Selection
-from metabridge.sources.temporary import remove_orphans
-from metabridge.splitters import Splitter
+from metabridge.storage.atomic import remove_orphans
 from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
 __all__ = [

@@ -14,7 +14,7 @@ from metabridge.datasets.omniglot import OMNIGLOT
 from metabridge.datasets.pascal5i import FOLDS, PASCAL_5I
 from metabridge.datasets.tabular import BACH, LETTER, PLANTS_MARGIN, PLANTS_SHAPE, PLANTS_TEXTURE
 from metabridge.datasets.tieredimagenet import TIERED_IMAGENET
-from metabridge.metadatasets import MetaDataset
+from metabridge.episodes.metadatasets import MetaDataset
 
 __all__ = ["BENCHMARKS", "load"]
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import open_members
+from metabridge.archives.fetch import Archive
+from metabridge.archives.members import open_members
+from metabridge.archives.pickles import load_pickle
 from metabridge.datasets.benchmarks import (
     Benchmark,
     Content,
@@ -19,8 +21,6 @@ from metabridge.datasets.benchmarks import (
     blocks_of_classes,
     table_split,
 )
-from metabridge.datasets.fetch import Archive
-from metabridge.datasets.pickles import load_pickle
 
 __all__ = ["CIFARFS", "CIFAR_FS", "FC100", "FC_100", "read_cifar100"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import open_members
+from metabridge.archives.fetch import Archive
+from metabridge.archives.members import open_members
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, table_split
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import centre_crop, decode, decoder, is_image
 
 __all__ = ["CUB", "CUB_200", "read_cub"]

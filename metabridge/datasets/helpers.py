@@ -14,8 +14,8 @@ from metabridge.datasets.omniglot import Omniglot
 from metabridge.datasets.pascal5i import Pascal5i
 from metabridge.datasets.tabular import Bach, Letter, PlantsMargin, PlantsShape, PlantsTexture
 from metabridge.datasets.tieredimagenet import TieredImagenet
-from metabridge.metadatasets import resolve_meta_split
-from metabridge.splitters import ClassSplitter, Splitter
+from metabridge.episodes.metadatasets import resolve_meta_split
+from metabridge.episodes.splitters import ClassSplitter, Splitter
 from metabridge.transforms import Categorical, Rotation
 
 __all__ = [

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from metabridge.datasets.benchmarks import Content
 from metabridge.datasets.images import decode, decoder, squashed
-from metabridge.metadatasets import META_SPLITS
+from metabridge.episodes.metadatasets import META_SPLITS
 
 __all__ = ["CLASS_SIZES", "class_folders", "is_ilsvrc_folder", "is_wnid", "read_ilsvrc"]
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import open_members
+from metabridge.archives.fetch import Archive
+from metabridge.archives.members import open_members
+from metabridge.archives.pickles import load_pickle
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, split_table, table_split
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.ilsvrc import is_ilsvrc_folder
-from metabridge.datasets.pickles import load_pickle
 
 __all__ = ["MINI_IMAGENET", "MiniImagenet", "read_mini_imagenet"]
 

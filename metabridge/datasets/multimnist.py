@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import open_members
+from metabridge.archives.fetch import Archive
+from metabridge.archives.members import open_members
 from metabridge.datasets.benchmarks import (
     Benchmark,
     Content,
@@ -17,7 +18,6 @@ from metabridge.datasets.benchmarks import (
     blocks_of_classes,
     table_split,
 )
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import decode, exactly, is_image
 
 __all__ = ["DOUBLE_MNIST", "TRIPLE_MNIST", "DoubleMNIST", "TripleMNIST", "read_digits"]

@@ -11,7 +11,8 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import Members, open_members
+from metabridge.archives.fetch import Archive
+from metabridge.archives.members import Members, open_members
 from metabridge.datasets.benchmarks import (
     Arguments,
     Benchmark,
@@ -22,7 +23,6 @@ from metabridge.datasets.benchmarks import (
     blocks_of_classes,
     table_split,
 )
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import decode, exactly, is_image
 
 __all__ = ["OMNIGLOT", "Omniglot", "read_omniglot"]

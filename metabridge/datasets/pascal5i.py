@@ -14,12 +14,12 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import Members, open_members
+from metabridge.archives.fetch import Archive
+from metabridge.archives.matfiles import read_bytes_field
+from metabridge.archives.members import Members, open_members
 from metabridge.datasets.benchmarks import Arguments, Benchmark, Content, StoredMetaDataset, Variant, split_table
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.images import decode, decoder
-from metabridge.datasets.matfiles import read_bytes_field
-from metabridge.segmentation import SegmentationMetaDataset
+from metabridge.episodes.segmentation import SegmentationMetaDataset
 from metabridge.transforms import IGNORED
 from metabridge.transforms.geometry import nearest_positions
 

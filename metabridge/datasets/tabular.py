@@ -24,7 +24,7 @@ from metabridge.datasets.benchmarks import (
     split_table,
     table_split,
 )
-from metabridge.metadatasets import META_SPLITS
+from metabridge.episodes.metadatasets import META_SPLITS
 from metabridge.sources import HDF5Source
 from metabridge.sources.hdf5 import HDF5Selection
 from metabridge.sources.tables import group_labels

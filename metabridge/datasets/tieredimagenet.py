@@ -11,7 +11,9 @@ from typing import Any, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.datasets.archives import Members, open_members
+from metabridge.archives.fetch import Archive
+from metabridge.archives.members import Members, open_members
+from metabridge.archives.pickles import load_pickle, stream_pickled_list
 from metabridge.datasets.benchmarks import (
     Arguments,
     Benchmark,
@@ -21,11 +23,9 @@ from metabridge.datasets.benchmarks import (
     split_table,
     table_split,
 )
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.ilsvrc import CLASS_SIZES, class_folders, is_wnid, read_ilsvrc
 from metabridge.datasets.images import decode, exactly
-from metabridge.datasets.pickles import load_pickle, stream_pickled_list
-from metabridge.metadatasets import META_SPLITS
+from metabridge.episodes.metadatasets import META_SPLITS
 
 __all__ = ["TIERED_IMAGENET", "TieredImagenet", "read_tiered_ilsvrc", "read_tiered_imagenet"]
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 from metabridge.sources.array import ArraySource
 from metabridge.sources.base import DIGEST_BYTES, ClassIds, Digests, content_fingerprint, digest_classes
 from metabridge.sources.tables import check_classes, check_layout, positions_of
-from metabridge.sources.temporary import remove_orphans, temporary_file
+from metabridge.storage.atomic import remove_orphans, temporary_file
 
 __all__ = ["FORMAT_VERSION", "Block", "FormatVersionError", "HDF5Source", "write_store"]
 

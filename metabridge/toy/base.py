@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.batches import WHOLE, EpisodeBatch, Split
-from metabridge.metadatasets import MetaDataset, Task
-from metabridge.plans import EpisodePlan, draw_plan, plan_examples
-from metabridge.splitters import Splitter
+from metabridge.episodes.batches import WHOLE, EpisodeBatch, Split
+from metabridge.episodes.metadatasets import MetaDataset, Task
+from metabridge.episodes.plans import EpisodePlan, draw_plan, plan_examples
+from metabridge.episodes.splitters import Splitter
 from metabridge.streams import normals, philox_words, stream_key, uniforms
 
 __all__ = ["ToyMetaDataset"]

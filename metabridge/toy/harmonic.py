@@ -5,9 +5,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from metabridge import portable
-from metabridge.splitters import Splitter
-from metabridge.streams import normals
+from metabridge.episodes.splitters import Splitter
+from metabridge.streams import normals, portable
 from metabridge.toy.base import Floats, Parameters, ToyMetaDataset
 
 __all__ = ["Harmonic"]
@@ -24,7 +23,7 @@ class Harmonic(ToyMetaDataset):
     code makes it the frequency's, as do we. The noise of the paper's targets is not known for certain; as in
     Torchmeta, the default is none.
 
-    >>> from metabridge.splitters import ClassSplitter
+    >>> from metabridge.episodes.splitters import ClassSplitter
     >>> dataset = Harmonic(num_samples_per_task=20)
     >>> dataset = ClassSplitter(dataset, num_train_per_class=10, num_test_per_class=10)
     >>> dataset.episodes(range(25))

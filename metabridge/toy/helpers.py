@@ -2,7 +2,7 @@
 
 from typing import Any, TypeVar
 
-from metabridge.splitters import ClassSplitter
+from metabridge.episodes.splitters import ClassSplitter
 from metabridge.toy.base import ToyMetaDataset
 from metabridge.toy.harmonic import Harmonic
 from metabridge.toy.sinusoid import Sinusoid

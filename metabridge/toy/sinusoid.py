@@ -2,7 +2,7 @@
 
 import math
 
-from metabridge import portable
+from metabridge.streams import portable
 from metabridge.toy.base import Floats, Parameters, ToyMetaDataset
 
 __all__ = ["Sinusoid"]
@@ -14,7 +14,7 @@ class Sinusoid(ToyMetaDataset):
     Predicting 0 has an expected squared error of 4.25, the best function that ignores the support set one of 3.01.
     The paper does not state the phase's sign, its code subtracts it; as φ covers half a turn, the sign matters.
 
-    >>> from metabridge.splitters import ClassSplitter
+    >>> from metabridge.episodes.splitters import ClassSplitter
     >>> dataset = Sinusoid(num_samples_per_task=20)
     >>> dataset = ClassSplitter(dataset, num_train_per_class=10, num_test_per_class=10)
     >>> dataset.episodes(range(25))

@@ -21,7 +21,7 @@ class SinusoidAndLine(Sinusoid):
     Torchmeta makes exactly half of the `num_tasks` tasks sinusoids, so that a task's kind depends on how many tasks
     there are. Here a coin of its own decides each task: one half is the odds, and another `num_tasks` changes no task.
 
-    >>> from metabridge.splitters import ClassSplitter
+    >>> from metabridge.episodes.splitters import ClassSplitter
     >>> dataset = SinusoidAndLine(num_samples_per_task=15, noise_std=0.3)
     >>> dataset = ClassSplitter(dataset, num_train_per_class=5, num_test_per_class=10)
     >>> dataset.episodes(range(25))

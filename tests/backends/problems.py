@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from metabridge.batches import EpisodeBatch
 from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, RunConfig
-from metabridge.metadatasets import CombinationMetaDataset, MetaDataset
-from metabridge.parameters import Parameters, initial_parameters
+from metabridge.episodes.batches import EpisodeBatch
+from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
+from metabridge.episodes.splitters import ClassSplitter
+from metabridge.networks.parameters import Parameters, initial_parameters
 from metabridge.sources import ArraySource
-from metabridge.splitters import ClassSplitter
 from metabridge.toy.helpers import sinusoid
 
 __all__ = ["PROBLEMS", "Problem", "binary_images", "vectors"]

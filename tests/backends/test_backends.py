@@ -10,7 +10,7 @@ from tolerances import assert_identical
 from backends.kits import FRAMEWORKS, make_kit
 from backends.problems import PROBLEMS
 from metabridge.backends import backend_names, load_backend
-from metabridge.batches import arrays_digest
+from metabridge.episodes.batches import arrays_digest
 
 # Runs with an import that fails as if the package were not installed.
 BLOCKED = """
@@ -78,7 +78,7 @@ def test_half_a_machine_can_use_its_half(name):
 import numpy as np
 from metabridge.backends import load_backend
 from metabridge.configs import EpisodeConfig, RunConfig
-from metabridge.parameters import initial_parameters
+from metabridge.networks.parameters import initial_parameters
 from metabridge.toy.helpers import sinusoid
 from {name}_backend.data import BatchMetaDataLoader
 

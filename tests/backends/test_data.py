@@ -12,12 +12,12 @@ from helpers import ROOT, run_python
 from tolerances import assert_identical
 
 from backends.problems import PROBLEMS, binary_images, vectors
-from metabridge.batches import arrays_digest
-from metabridge.loader import EpisodeLoader
-from metabridge.metadatasets import CombinationMetaDataset
+from metabridge.episodes.batches import arrays_digest
+from metabridge.episodes.loader import EpisodeLoader
+from metabridge.episodes.metadatasets import CombinationMetaDataset
+from metabridge.episodes.splitters import ClassSplitter, WeightedClassSplitter
+from metabridge.episodes.supervised import SupervisedView
 from metabridge.sources import ArraySource
-from metabridge.splitters import ClassSplitter, WeightedClassSplitter
-from metabridge.supervised import SupervisedView
 from metabridge.toy.helpers import sinusoid
 from metabridge.toy.sinusoid import Sinusoid
 from metabridge.transforms import ColorJitter, Normalize, RandomCrop, RandomHorizontalFlip, Resize
@@ -365,7 +365,7 @@ WORKERS = """
 import json
 from backends.problems import PROBLEMS
 from checkers import check_save_and_restore
-from metabridge.batches import arrays_digest
+from metabridge.episodes.batches import arrays_digest
 from torch_backend.data import BatchMetaDataLoader, to_numpy
 
 def identity(data):

@@ -7,7 +7,7 @@ import pytest
 from tolerances import assert_close, assert_differs, assert_identical
 
 from metabridge.configs import ModelConfig
-from metabridge.parameters import initial_parameters, parameter_shapes
+from metabridge.networks.parameters import initial_parameters, parameter_shapes
 
 MODELS = {
     "square": ModelConfig("resnet12", (32, 32, 3), 5, (4, 6, 8, 10)),

@@ -6,7 +6,7 @@ import pytest
 from tolerances import assert_close, assert_differs, assert_identical
 
 from metabridge.configs import ModelConfig
-from metabridge.parameters import initial_parameters, load_parameters, parameter_shapes, save_parameters
+from metabridge.networks.parameters import initial_parameters, load_parameters, parameter_shapes, save_parameters
 
 MODELS = {
     "mlp": ModelConfig("mlp", (3,), 2, (8, 5)),

@@ -81,7 +81,7 @@ def test_the_comparison_can_fail(promised, tmp_path, capsys):
 
 def test_a_change_of_the_streams_is_noticed(promised, monkeypatch):
     """Another scheme version in the key, the smallest change there is, changes every episode."""
-    monkeypatch.setattr("metabridge.streams.SCHEME_VERSION", 2)
+    monkeypatch.setattr("metabridge.streams.philox.SCHEME_VERSION", 2)
     found = {line.split(": ")[0] for line in digests.differences(promised, digests.compute())}
     assert found >= {"keys", "plans", "batches", "tasks", "loader", "parameters"}
     assert "raw words" not in found

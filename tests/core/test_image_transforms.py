@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from metabridge import ClassSplitter, CombinationMetaDataset
-from metabridge.batches import arrays_digest
-from metabridge.plans import TRANSFORM_LANE
+from metabridge.episodes.batches import arrays_digest
+from metabridge.episodes.plans import TRANSFORM_LANE
 from metabridge.sources import ArraySource
 from metabridge.streams import philox_words, uniforms
 from metabridge.transforms import (

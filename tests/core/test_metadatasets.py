@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeBatch, Task
-from metabridge.metadatasets import META_SPLITS, resolve_meta_split
+from metabridge.episodes.metadatasets import META_SPLITS, resolve_meta_split
 from metabridge.sources import ArraySource
 from metabridge.toy import Sinusoid
 from metabridge.transforms import Categorical, Rotation

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metabridge.configs import ModelConfig
-from metabridge.parameters import (
+from metabridge.networks.parameters import (
     check_state,
     flattened_shape,
     initial_parameters,

@@ -9,8 +9,8 @@ from helpers import chi_square_excess
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metabridge.plans import draw_plan
-from metabridge.splitters import Splitter
+from metabridge.episodes.plans import draw_plan
+from metabridge.episodes.splitters import Splitter
 from metabridge.streams import stream_key
 
 SIZES = np.array([9, 20, 11, 15, 30, 9], dtype=np.int64)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metabridge.portable import log, normal_quantile, sin
+from metabridge.streams.portable import log, normal_quantile, sin
 
 ULPS = {sin: 2, log: 2, normal_quantile: 4}
 """Largest distance from the reference, in units in the last place of the reference."""

@@ -7,7 +7,7 @@ import pytest
 from backends.kits import FRAMEWORKS, make_kit
 
 from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader, SupervisedView
-from metabridge.segmentation import SegmentationMetaDataset
+from metabridge.episodes.segmentation import SegmentationMetaDataset
 from metabridge.sources import ArraySource
 from metabridge.transforms import (
     Categorical,

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from metabridge.sources import ArraySource, HDF5Source, hdf5, rename_classes, union, write_store
 from metabridge.sources.base import content_fingerprint, digest_classes
-from metabridge.sources.temporary import remove_orphans, temporary_file
+from metabridge.storage.atomic import remove_orphans, temporary_file
 
 SIZES = [4, 7, 1, 5]
 NAMES = ("alef", "bet/1", "гимель", "d d")

@@ -9,7 +9,6 @@ from helpers import chi_square_excess
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metabridge import streams
 from metabridge.streams import (
     SCHEME_VERSION,
     bounded_integers,
@@ -19,6 +18,7 @@ from metabridge.streams import (
     stream_key,
     uniforms,
 )
+from metabridge.streams import philox as streams
 
 WORD = st.integers(0, 2**64 - 1)
 EDGE_INDICES = [0, 1, 2**31, 2**32 - 1, 2**32, 2**53 + 1, 2**63 - 1, 2**63, 2**64 - 1]

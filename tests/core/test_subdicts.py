@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from metabridge.subdicts import check_names, check_shape, select_names, select_subdict
+from metabridge.adaptation.names import check_names, check_shape, select_names, select_subdict
 
 NAMES = [
     "features.layer1.linear.weight",
@@ -177,7 +177,7 @@ def test_something_must_be_selected(adapt):
 def test_entries_must_have_the_names_and_the_shapes():
     import numpy as np
 
-    from metabridge.subdicts import check_entries
+    from metabridge.adaptation.names import check_entries
 
     shapes = {"weight": (2, 3), "bias": (2,)}
     given = {name: np.zeros(shape) for name, shape in shapes.items()}

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader, WeightedClassSplitter
-from metabridge.splitters import WeightedSplitter
+from metabridge.episodes.splitters import WeightedSplitter
 from metabridge.toy import Sinusoid
 from metabridge.transforms import Categorical, RandomHorizontalFlip, Rotation
 

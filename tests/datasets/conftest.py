@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from metabridge.datasets.fetch import Archive
+from metabridge.archives.fetch import Archive
 from metabridge.datasets.omniglot import OMNIGLOT, read_omniglot
 
 ALPHABETS = {"Balinese": 2, "Greek": 1, "Korean": 2, "Latin": 2}

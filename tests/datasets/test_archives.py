@@ -12,8 +12,8 @@ from contextlib import suppress
 
 import pytest
 
-from metabridge.datasets import archives
-from metabridge.datasets.archives import open_members, unsafe_reason
+from metabridge.archives import members as archives
+from metabridge.archives.members import open_members, unsafe_reason
 
 FILES = {"top/b.png": b"bb" * 50, "top/a/c.png": b"c" * 300, "top/a.txt": b""}
 

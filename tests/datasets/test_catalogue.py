@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metabridge.archives.fetch import Archive
 from metabridge.datasets import benchmarks, helpers
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, build, store_path
 from metabridge.datasets.catalogue import BENCHMARKS, load
-from metabridge.datasets.fetch import Archive
-from metabridge.metadatasets import META_SPLITS
+from metabridge.episodes.metadatasets import META_SPLITS
 from metabridge.sources import HDF5Source
 from metabridge.transforms import Categorical, ColorJitter, Rotation
 

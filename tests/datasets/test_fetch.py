@@ -16,9 +16,9 @@ from types import SimpleNamespace
 import pytest
 from helpers import ROOT
 
-from metabridge.datasets import downloaders
-from metabridge.datasets import fetch as fetch_module
-from metabridge.datasets.fetch import Archive, fetch, verify
+from metabridge.archives import downloaders
+from metabridge.archives import fetch as fetch_module
+from metabridge.archives.fetch import Archive, fetch, verify
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 400
 
@@ -304,7 +304,7 @@ def test_an_archive_of_unknown_size_is_resumed_too(server, original, downloads, 
 
 FETCH = """
 import resource, sys
-from metabridge.datasets.fetch import Archive, fetch
+from metabridge.archives.fetch import Archive, fetch
 
 url, sha256, folder, limit = sys.argv[1:]
 if int(limit):

@@ -18,9 +18,9 @@ import pytest
 from backends.kits import FRAMEWORKS, make_kit
 from PIL import Image
 
+from metabridge.archives.fetch import Archive
 from metabridge.datasets import benchmarks, cifar, cub, helpers, miniimagenet, multimnist
 from metabridge.datasets.catalogue import BENCHMARKS
-from metabridge.datasets.fetch import Archive
 from metabridge.sources import HDF5Source
 
 PER_CLASS = 4

@@ -44,11 +44,11 @@ from test_pascal5i import IMAGES, SIDE, make_content, write_tar
 from test_pickles import python2_list
 from test_tiered_imagenet import make as make_tiered
 
-from metabridge.datasets import downloaders
+from metabridge.archives import downloaders
+from metabridge.archives.fetch import Archive
 from metabridge.datasets.benchmarks import Benchmark, build, split_table, store_path
 from metabridge.datasets.cifar import CIFAR_FS, read_cifar100
 from metabridge.datasets.cub import CUB_200, read_cub
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.miniimagenet import MINI_IMAGENET, read_mini_imagenet
 from metabridge.datasets.multimnist import DOUBLE_MNIST, read_digits
 from metabridge.datasets.omniglot import OMNIGLOT, read_omniglot
@@ -241,7 +241,8 @@ def assert_built(small, benchmark, root):
 NURSERY = """
 import errno, multiprocessing, os, pickle, resource, signal, sys
 import h5py, numpy, PIL.Image, requests, tqdm, urllib3
-from metabridge.datasets import archives, benchmarks, downloaders
+from metabridge.archives import downloaders, members as archives
+    from metabridge.datasets import benchmarks
 from metabridge.sources import hdf5
 
 PIL.Image.init()

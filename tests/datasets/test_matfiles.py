@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.io import savemat
 
-from metabridge.datasets.matfiles import read_bytes_field
+from metabridge.archives.matfiles import read_bytes_field
 
 
 def written(variables, compressed):

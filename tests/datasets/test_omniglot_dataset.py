@@ -7,7 +7,7 @@ from metabridge.datasets import Omniglot
 from metabridge.datasets.benchmarks import build, store_path
 from metabridge.datasets.helpers import omniglot
 from metabridge.datasets.omniglot import OMNIGLOT
-from metabridge.splitters import ClassSplitter
+from metabridge.episodes.splitters import ClassSplitter
 from metabridge.transforms import Categorical, Rotation
 
 

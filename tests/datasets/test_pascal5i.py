@@ -15,8 +15,8 @@ from backends.kits import FRAMEWORKS, make_kit
 from PIL import Image
 from scipy.io import savemat
 
+from metabridge.archives.fetch import Archive
 from metabridge.datasets import Pascal5i, benchmarks, helpers
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.pascal5i import PASCAL_5I, SMALLEST_OBJECT, _Masks, read_pascal
 from metabridge.sources import HDF5Source
 from metabridge.transforms import Categorical, Rotation

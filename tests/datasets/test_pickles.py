@@ -16,8 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metabridge.datasets.archives import open_members
-from metabridge.datasets.pickles import load_pickle, stream_pickled_list
+from metabridge.archives.members import open_members
+from metabridge.archives.pickles import load_pickle, stream_pickled_list
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

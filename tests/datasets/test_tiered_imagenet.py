@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from test_pickles import peak_bytes, python2_list
 
+from metabridge.archives.fetch import Archive
 from metabridge.datasets import benchmarks, helpers
-from metabridge.datasets.fetch import Archive
 from metabridge.datasets.tieredimagenet import ARCHIVE, EXAMPLES, TIERED_IMAGENET, TieredImagenet, read_tiered_imagenet
 from metabridge.sources import HDF5Source
 

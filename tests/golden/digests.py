@@ -14,10 +14,10 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # from a checkout; an installed metabridge comes first
 
 from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader
-from metabridge.batches import arrays_digest
 from metabridge.configs import ModelConfig
-from metabridge.metadatasets import MetaDataset
-from metabridge.parameters import initial_parameters
+from metabridge.episodes.batches import arrays_digest
+from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.networks.parameters import initial_parameters
 from metabridge.sources import ArraySource
 from metabridge.streams import SCHEME_VERSION, normals, philox_words, stream_key, uniforms
 from metabridge.toy import Harmonic, Sinusoid, SinusoidAndLine, ToyMetaDataset

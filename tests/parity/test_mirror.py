@@ -30,7 +30,7 @@ EXEMPTIONS = {
     "modules.layer: only in torch": "… while a torch layer is PyTorch's own, run with other parameters.",
     "modules.exact: only in torch": "Some of torch's second derivatives are wrong or missing; JAX's are right.",
     "modules.module.uniform_parameter: only in jax": "torch's layers initialise themselves.",
-    "modules.state.choose_statistics: only in jax": "In torch `modules.exact` does it.",
+    "modules.buffers.choose_statistics: only in jax": "In torch `modules.exact` does it.",
     "modules.parallel: only in torch": "JAX places arrays on devices with shardings, whatever the module.",
     "modules.DataParallel: only in torch": "The same.",
     "models.ResNet18: only in jax": "In torch it is as_meta_module(torchvision.models.resnet18()).",

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-import metabridge.compare as compare_module
+import metabridge.comparison.compare as compare_module
 from metabridge import EpisodeBatch, EpisodeLoader
 from metabridge.backends import load_backend
-from metabridge.cli import app
-from metabridge.compare import compare
+from metabridge.cli.cli import app
+from metabridge.comparison.compare import compare
 from metabridge.datasets.catalogue import BENCHMARKS
-from metabridge.figures import draw_adaptation, draw_losses
-from metabridge.parameters import initial_parameters, load_parameters
-from metabridge.recipes import RECIPES, make_meta_datasets, make_run
-from metabridge.report import summary_rows, verdict, write_report
+from metabridge.networks.parameters import initial_parameters, load_parameters
+from metabridge.reports.comparison import summary_rows, verdict, write_report
+from metabridge.reports.figures import draw_adaptation, draw_losses
+from metabridge.runs.recipes import RECIPES, make_meta_datasets, make_run
 
 RUN = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=6)
 

@@ -7,10 +7,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from metabridge import ClassSplitter, CombinationMetaDataset, SegmentationMetaDataset, WeightedClassSplitter
-from metabridge.cli import app
+from metabridge.cli.cli import app
 from metabridge.datasets import benchmarks
 from metabridge.datasets.catalogue import BENCHMARKS, load
-from metabridge.figures import draw_episode
+from metabridge.reports.figures import draw_episode
 from metabridge.sources import ArraySource, HDF5Source, write_store
 from metabridge.toy import Sinusoid
 from metabridge.transforms import Normalize
@@ -158,7 +158,8 @@ def test_every_split_that_is_listed_can_be_named(with_splits):
 def test_show_reaches_every_split(with_splits, tmp_path, built, monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "metabridge.figures.draw_episode", lambda dataset, batch: drawn.append(dataset) or draw_episode(dataset, batch)
+        "metabridge.reports.figures.draw_episode",
+        lambda dataset, batch: drawn.append(dataset) or draw_episode(dataset, batch),
     )
     root, _ = with_splits
     picture = ["-o", tmp_path / "episode.png", "--shots", 1, "--test-shots", 1, "--meta-split", "test"]

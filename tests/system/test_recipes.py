@@ -6,20 +6,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-import metabridge.compare as compare_module
+import metabridge.comparison.compare as compare_module
 from metabridge.backends import load_backend
+from metabridge.comparison.findings import NAMES
 from metabridge.configs import RunConfig
 from metabridge.datasets.benchmarks import store_path
 from metabridge.datasets.catalogue import BENCHMARKS
-from metabridge.figures import draw_episodes
-from metabridge.findings import NAMES
-from metabridge.manifests import make_manifest
-from metabridge.metadatasets import META_SPLITS, CombinationMetaDataset
-from metabridge.parameters import initial_parameters
-from metabridge.recipes import RECIPES, WITHOUT_RECIPE, make_meta_datasets, make_run
-from metabridge.report import write_report
+from metabridge.episodes.metadatasets import META_SPLITS, CombinationMetaDataset
+from metabridge.episodes.splitters import ClassSplitter
+from metabridge.networks.parameters import initial_parameters
+from metabridge.reports.comparison import write_report
+from metabridge.reports.figures import draw_episodes
+from metabridge.runs.manifests import make_manifest
+from metabridge.runs.recipes import RECIPES, WITHOUT_RECIPE, make_meta_datasets, make_run
 from metabridge.sources import ArraySource, write_store
-from metabridge.splitters import ClassSplitter
 from metabridge.toy.catalogue import TOYS
 from metabridge.transforms import Categorical, Normalize
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import AlgorithmConfig
-from metabridge.taskmaps import TaskMap
 from torch_backend.adaptation import gradient_of, sgd_update
 from torch_backend.modules.exact import active_transforms
 

@@ -1,9 +1,9 @@
 """MetaModules: torch layers whose parameters may be given from outside, so that gradients flow through an update."""
 
 from torch_backend.modules.activation import MetaPReLU
-from torch_backend.modules.anything import as_meta_module
 from torch_backend.modules.attention import MetaMultiheadAttention
 from torch_backend.modules.batchnorm import MetaBatchNorm1d, MetaBatchNorm2d, MetaBatchNorm3d
+from torch_backend.modules.buffers import call_with_buffers
 from torch_backend.modules.container import MetaModuleDict, MetaModuleList, MetaSequential
 from torch_backend.modules.conv import (
     MetaConv1d,
@@ -26,7 +26,7 @@ from torch_backend.modules.normalisation import (
 )
 from torch_backend.modules.parallel import DataParallel
 from torch_backend.modules.rnn import MetaGRUCell, MetaLSTMCell, MetaRNNCell
-from torch_backend.modules.state import call_with_buffers
+from torch_backend.modules.wrapping import as_meta_module
 
 __all__ = [
     "DataParallel",

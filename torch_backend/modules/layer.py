@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from metabridge.subdicts import check_entries
+from metabridge.adaptation.names import check_entries
 from torch_backend.modules.exact import ExactDerivatives
 from torch_backend.modules.module import MetaModule
 

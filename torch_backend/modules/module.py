@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from metabridge.subdicts import select_subdict
+from metabridge.adaptation.names import select_subdict
 
 __all__ = ["MetaModule"]
 

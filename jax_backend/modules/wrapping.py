@@ -1,0 +1,109 @@
+"""`as_meta_module`: a MetaModule of a module that is already written."""
+
+import functools
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jax_backend.modules.buffers import choose_statistics, unmoved_statistics
+from jax_backend.modules.module import MetaModule, all_variables, assign, given_names
+from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
+from metabridge.adaptation.names import check_shape
+
+__all__ = ["as_meta_module"]
+
+
+def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") -> Any:
+    """A MetaModule that computes what `module` computes, and takes `params`.
+
+    Any Flax NNX module will do: Flax's own layers, your classes, modules that share layers or tie parameters. The
+    result is an instance of the module's own class as well. It shares the variables with `module`, under the same
+    names, so an optimiser of the one is one of the other.
+
+    `params` holds all `nnx.Param`s, by their dotted paths; a tied parameter has one name. To adapt only some, name
+    them in `gradient_update_parameters(…, adapt="head.*")`; to call with only some, complete them first with
+    `complete_parameters`. A call with `params` works on a copy of the module and so changes nothing: neither running
+    statistics nor the state of random numbers: dropout draws the same mask at every call, unless you reseed the module
+    in between. `train()` and `eval()` of the result reach what is inside, not the top-level flags of `module`.
+
+        >>> model = as_meta_module(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
+        >>> params = dict(model.meta_named_parameters())
+        >>> sorted(params)
+        ['bias', 'kernel']
+        >>> model(jax.numpy.zeros((4, 3)), params=params).shape
+        (4, 2)
+
+    Args:
+        module: the module.
+        batch_norm: by which statistics batch normalisation works with `params` in training mode. `"batch"`: those
+            of the batch at hand. `"frozen"`: the running ones, as in evaluation mode. For statistics of every inner
+            step use `adapt(…, batch_norm="per-step")`.
+
+    Raises:
+        ValueError: for what cannot take parameters from outside: a MetaModule (it already does), what is no
+            `nnx.Module`, one that cannot be called or whose call has an argument `params`; and for an unknown policy.
+    """
+    check_policy(batch_norm, ("batch", "frozen"))
+    _check_possible(module)
+    meta = _meta_class(type(module)).__new__(_meta_class(type(module)))
+    vars(meta).update(vars(module))
+    meta.meta_frozen = batch_norm == "frozen"
+    return meta
+
+
+def _check_possible(module: nnx.Module) -> None:
+    kind = type(module).__name__
+    if not isinstance(module, nnx.Module):
+        raise ValueError(f"`module` must be a flax.nnx.Module, got {kind}; other pure functions go into MAML directly.")
+    if isinstance(module, MetaModule):
+        raise ValueError(f"`module` must be an ordinary module, got {kind}, which is a MetaModule; use it as it is.")
+    if not callable(module):
+        raise ValueError(f"`module` must be callable, got {kind}; give it a method __call__.")
+    if "params" in inspect.signature(type(module).__call__).parameters:
+        raise ValueError(
+            f"{kind}.__call__ already has an argument `params`; rename it, or derive {kind} from MetaModule."
+        )
+
+
+class _AnyMetaModule(MetaModule):
+    _meta_base: type[nnx.Module]
+    _owns_all = True
+    meta_frozen = False
+    meta_is_copy = False
+
+    def __call__(self, *inputs: Any, params: Mapping[str, jax.Array] | None = None, **options: Any) -> Any:
+        """The module's own call, with `params` (name → array, all of them) in place of what it stores."""
+        if params is None:
+            return super().__call__(*inputs, **options)
+        given_names(self, params)
+        for name, variable, _ in all_variables(self):
+            if name in params:
+                check_shape(name, params[name].shape, variable.get_value().shape, type(self).__name__)
+        # Within `call_with_buffers` this is a copy already, and its running statistics are looked at afterwards.
+        module = self if self.meta_is_copy else nnx.clone(self)
+        if self.meta_frozen:
+            choose_statistics(module, "frozen")
+        assign(module, params)
+        with unmoved_statistics(module, self.meta_frozen):
+            return super(_AnyMetaModule, module).__call__(*inputs, **options)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """Pickled and copied as the class it was made of, which can be imported by name."""
+        del protocol
+        return _restore, (self._meta_base, vars(self))
+
+
+def _restore(base: type[nnx.Module], attributes: dict[str, Any]) -> Any:
+    meta = _meta_class(base).__new__(_meta_class(base))
+    vars(meta).update(attributes)
+    return meta
+
+
+@functools.cache
+def _meta_class(base: type[nnx.Module]) -> Any:
+    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_meta_base": base}
+    metaclass: Any = type(base)
+    return metaclass(f"MetaModule[{base.__name__}]", (_AnyMetaModule, base), members)

@@ -1,0 +1,1 @@
+"""What both backends decide about an inner loop before an array exists."""

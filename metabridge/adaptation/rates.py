@@ -1,0 +1,122 @@
+"""What both backends check before an inner loop: numbers, learning rates, optimisers, statistics per step."""
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+from metabridge.adaptation.names import check_names
+
+__all__ = [
+    "ADAPTED",
+    "check_buffers",
+    "check_numbers",
+    "check_optimiser",
+    "check_rate",
+    "check_steps",
+    "rate_at_step",
+    "rates_by_name",
+    "require",
+]
+
+ADAPTED = "the adapted part"
+"""Whose parameters a learning rate by name must name: with a selection, not all of the model's."""
+
+
+def require(holds: bool, argument: str, constraint: str, value: object) -> None:
+    """Raise `ValueError` unless the constraint holds."""
+    if not holds:
+        raise ValueError(f"`{argument}` must be {constraint}, got {value!r}.")
+
+
+def check_steps(steps: int) -> None:
+    """Raise `ValueError` unless `steps` is a count of inner steps, 0 included."""
+    counts = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0
+    require(counts, "steps", "an integer of at least 0", steps)
+
+
+def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, ...] = ()) -> None:
+    """Raise unless a learning rate can be used for a parameter of this shape.
+
+    Args:
+        rate: a number (finite and at least 0), or an array: a scalar or of that shape. The numbers in an array are
+            not looked at: they may be learned, or not known yet.
+        argument: what the rate is called, for messages.
+        shape: of the parameter.
+
+    Raises:
+        TypeError: if it is neither a number nor an array.
+        ValueError: if the number is negative or not finite, or the array has another shape.
+    """
+    if isinstance(rate, Real):
+        require(0 <= float(rate) < math.inf, argument, "a finite number of at least 0", rate)
+        return
+    found = getattr(rate, "shape", None)
+    if found is None:
+        raise TypeError(f"`{argument}` must be a number or an array, got {type(rate).__name__}.")
+    if tuple(found) not in ((), tuple(shape)):
+        own = f" or have its parameter's shape {tuple(shape)}" if shape else ""
+        raise ValueError(
+            f"`{argument}` must be a scalar{own}, got shape {tuple(found)}; "
+            "for rates of single entries pass a mapping name → array of the parameter's shape."
+        )
+
+
+def rates_by_name(rate: Any, shapes: Mapping[str, tuple[int, ...]], argument: str) -> dict[str, Any]:
+    """Name → learning rate of every parameter, checked; one rate serves all.
+
+    Raises:
+        TypeError: if a rate is neither a number nor an array.
+        ValueError: if a mapping lacks a name or has an unknown one, or a rate has a wrong value or shape.
+    """
+    if not isinstance(rate, Mapping):
+        check_rate(rate, argument)
+        return dict.fromkeys(shapes, rate)
+    check_names(rate, shapes, ADAPTED, argument)
+    for name, shape in shapes.items():
+        check_rate(rate[name], f"{argument}[{name!r}]", shape)
+    return {name: rate[name] for name in shapes}
+
+
+def check_numbers(rate: object, argument: str) -> None:
+    """Raise `ValueError` for a negative or infinite number in a learning rate, as early as it is known."""
+    rates = {f"{argument}[{name!r}]": each for name, each in rate.items()} if isinstance(rate, Mapping) else None
+    for name, each in (rates or {argument: rate}).items():
+        if isinstance(each, Real):
+            check_rate(each, name)
+
+
+def rate_at_step(rate: Any, step: Any) -> Any:
+    """The learning rate of a step (0, 1, …): what a function of the step returns, or the rate itself."""
+    return rate(step) if callable(rate) else rate
+
+
+def check_optimiser(optimiser: object, argument: str = "optimiser") -> None:
+    """Raise `TypeError` unless it is a pair of functions `init` and `update`."""
+    if isinstance(optimiser, type) or not all(callable(getattr(optimiser, name, None)) for name in ("init", "update")):
+        raise TypeError(
+            f"`{argument}` must be a pair of functions (init, update), got {optimiser!r}; "
+            "make one with sgd or adam of the backend's `optimisers`."
+        )
+
+
+def check_buffers(buffers: object, batch_norm: str | None, steps: int) -> None:
+    """Raise `ValueError` unless `buffers` fit the policy of batch normalisation.
+
+    With `"per-step"` they are a list of `steps + 1` mappings: one for each inner step and one for the query set.
+    Otherwise they are one mapping, or `None` for the model's own.
+    """
+    if batch_norm != "per-step":
+        if buffers is not None and not isinstance(buffers, Mapping):
+            raise ValueError(
+                f"`buffers` must be a mapping name → array with batch_norm={batch_norm!r}, got "
+                f'{type(buffers).__name__}; a list of mappings goes with batch_norm="per-step".'
+            )
+        return
+    fits = isinstance(buffers, Sequence) and all(isinstance(each, Mapping) for each in buffers)
+    count = len(buffers) if isinstance(buffers, Sequence) else 0
+    if not fits or count != steps + 1:
+        raise ValueError(
+            f'`buffers` must be a list of steps + 1 = {steps + 1} mappings with batch_norm="per-step", got '
+            f"{f'{count} of them' if fits else type(buffers).__name__}; make it with per_step_buffers(model, {steps})."
+        )

@@ -1,0 +1,1 @@
+"""Fetching official files and reading them safely: downloads, archive members, pickles, MATLAB files."""

@@ -1,0 +1,234 @@
+"""What a comparison of two backends found, and what it amounts to: the records, the verdict and `compare.json`."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metabridge.comparison.measures import Limits
+from metabridge.configs import RunConfig
+from metabridge.networks.parameters import Parameters
+
+__all__ = ["NAMES", "AdaptationCurves", "Comparison", "Episodes", "MetaGradient", "Training", "Trajectory"]
+
+NAMES = ("torch", "jax")
+
+
+@dataclass
+class Episodes:
+    """What arrived in the backends.
+
+    Attributes:
+        total: episodes sent to both.
+        identical: episodes that both received bit for bit.
+        damaged: backend → episodes that it received with other bits.
+        digest: BLAKE2b over all episodes sent.
+        received_digests: backend → the same over all episodes it received.
+        first_different: index of the first episode that did not arrive intact, and in which backend.
+    """
+
+    total: int = 0
+    identical: int = 0
+    digest: str = ""
+    damaged: dict[str, int] = field(default_factory=lambda: dict.fromkeys(NAMES, 0))
+    received_digests: dict[str, str] = field(default_factory=dict)
+    first_different: tuple[int, str] | None = None
+
+
+@dataclass
+class MetaGradient:
+    """The two meta-gradients in float64.
+
+    Attributes:
+        max_relative_error: ‖torch − jax‖ / ‖jax‖, the larger of before and after the run.
+        worst_point: which of the two that was.
+        finite_difference_errors: backend → error against central differences of its own objective.
+        second_order_shares: backend → ‖g − g_first_order‖ / ‖g‖.
+    """
+
+    max_relative_error: float
+    worst_point: str
+    finite_difference_errors: dict[str, float]
+    second_order_shares: dict[str, float]
+
+    @property
+    def finite_difference_error(self) -> float:
+        """The larger of both."""
+        return max(self.finite_difference_errors.values())
+
+    @property
+    def second_order_share(self) -> float:
+        """The smaller of both."""
+        return min(self.second_order_shares.values())
+
+
+@dataclass
+class Trajectory:
+    """Two float64 runs, step by step.
+
+    Attributes:
+        losses: backend → `(steps,)` meta-objective before each step.
+        max_relative_parameter_difference: ‖torch − jax‖ / ‖jax‖ of all parameters after the last step.
+    """
+
+    losses: dict[str, npt.NDArray[np.float64]]
+    max_relative_parameter_difference: float
+
+    @property
+    def differences(self) -> npt.NDArray[np.float64]:
+        """`(steps,)` absolute differences of the losses."""
+        return np.abs(self.losses[NAMES[0]] - self.losses[NAMES[1]])
+
+    @property
+    def scaled_differences(self) -> npt.NDArray[np.float64]:
+        """`(steps,)` differences of the losses, relative where losses exceed 1, as rounding is; the limit is theirs."""
+        return self.differences / np.maximum(1, np.abs(self.losses[NAMES[1]]))
+
+
+@dataclass
+class Training:
+    """One backend's float32 run.
+
+    Attributes:
+        version: of the framework.
+        device: what computed.
+        losses: `(steps,)` meta-objective before each step.
+        meta_step_ms: median time of a meta-step without the first, which compiles; `None` if that was the only one.
+        quality: mean over test episodes after adaptation: accuracy, or mean squared error.
+        quality_ci95: half-width of its 95 % confidence interval.
+        quality_before: the same mean without adaptation.
+        parameters: after the run, neutral.
+    """
+
+    version: str
+    device: str
+    losses: npt.NDArray[np.float64]
+    meta_step_ms: float | None
+    quality: float
+    quality_ci95: float
+    quality_before: float
+    parameters: Parameters
+
+
+@dataclass
+class AdaptationCurves:
+    """Predictions of the trained networks on a few one-dimensional test tasks, from a task's first input to its last.
+
+    Attributes:
+        inputs: `(tasks, points)`.
+        targets: `(tasks, points)` without noise.
+        support: `(inputs, targets)`, both `(tasks, shots)`.
+        inner_steps: of the run; one of those in `predictions`.
+        predictions: backend → number of inner steps → `(tasks, points)`.
+    """
+
+    inputs: npt.NDArray[np.float64]
+    targets: npt.NDArray[np.float64]
+    support: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
+    inner_steps: int
+    predictions: dict[str, dict[int, npt.NDArray[np.floating]]]
+
+
+@dataclass
+class Comparison:
+    """Everything a comparison found; `metabridge.reports.comparison` writes it down.
+
+    Attributes:
+        run: what was run.
+        limits: what counts as agreement.
+        example: the first meta-train batch as each backend received it, in the core's layout.
+        curves: for a regression in one dimension, predictions on test tasks (see `AdaptationCurves`).
+    """
+
+    run: RunConfig
+    limits: Limits
+    episodes: Episodes
+    meta_gradient: MetaGradient
+    trajectory: Trajectory
+    backends: dict[str, Training]
+    manifest: dict[str, Any]
+    example: dict[str, dict[str, Any]]
+    curves: AdaptationCurves | None
+
+    def disagreements(self) -> list[str]:
+        """Sentences that say what differs, where first and by how much; empty if the backends agree."""
+        episodes, gradient, limits = self.episodes, self.meta_gradient, self.limits
+        found = []
+        if episodes.first_different is not None:
+            index, name = episodes.first_different
+            found.append(
+                f"Episodes differ: {name} received {episodes.damaged[name]} of {episodes.total} episodes "
+                f"with other bits than were sent, the first at index {index}."
+            )
+        if not gradient.max_relative_error <= limits.meta_gradient:
+            found.append(
+                f"Meta-gradients differ {gradient.worst_point} the run by a relative "
+                f"{gradient.max_relative_error:.2e}, more than {limits.meta_gradient:g}."
+            )
+        for name in NAMES:
+            error, share = gradient.finite_difference_errors[name], gradient.second_order_shares[name]
+            if not error <= limits.finite_difference:
+                found.append(
+                    f"The meta-gradient of {name} differs from finite differences by {error:.2e}, "
+                    f"more than {limits.finite_difference:g}."
+                )
+            if not share >= limits.second_order_share:
+                found.append(
+                    f"The meta-gradient of {name} is the first-order one up to {share:.2e}: "
+                    "the second derivatives are missing."
+                )
+        scaled = self.trajectory.scaled_differences
+        beyond = np.flatnonzero(~(scaled <= limits.loss_difference))
+        if len(beyond):
+            found.append(
+                f"Losses differ from meta-step {beyond[0]} on: there by {scaled[beyond[0]]:.2e}, at most by "
+                f"{scaled.max():.2e} (relative where they exceed 1), more than {limits.loss_difference:g}."
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `compare.json`."""
+        trajectory = self.trajectory
+        return {
+            "agrees": not self.disagreements(),
+            "disagreements": self.disagreements(),
+            "episodes": {
+                "total": self.episodes.total,
+                "identical": self.episodes.identical,
+                "digest": self.episodes.digest,
+                "received_digests": self.episodes.received_digests,
+            },
+            "meta_gradient": {
+                "max_relative_error": self.meta_gradient.max_relative_error,
+                "finite_difference_error": self.meta_gradient.finite_difference_error,
+                "second_order_share": self.meta_gradient.second_order_share,
+            },
+            "trajectory": {
+                "steps": len(trajectory.differences),
+                "max_abs_loss_difference": float(trajectory.differences.max()),
+                "max_scaled_loss_difference": float(trajectory.scaled_differences.max()),
+                "max_relative_parameter_difference": trajectory.max_relative_parameter_difference,
+                "losses": {name: losses.tolist() for name, losses in trajectory.losses.items()},
+            },
+            "backends": {
+                name: {
+                    "version": training.version,
+                    "device": training.device,
+                    "meta_step_ms": training.meta_step_ms,
+                    "quality": training.quality,
+                    "quality_ci95": training.quality_ci95,
+                    "quality_before": training.quality_before,
+                    "losses": training.losses.tolist(),
+                }
+                for name, training in self.backends.items()
+            },
+            "quality_is": self.quality_name,
+            "limits": asdict(self.limits),
+            "manifest": self.manifest,
+        }
+
+    @property
+    def quality_name(self) -> str:
+        """What `quality` measures."""
+        return "mean squared error" if self.run.episode.ways is None else "accuracy"

@@ -1,0 +1,9 @@
+"""Frozen records of every choice a run makes; they validate themselves and go to and from JSON."""
+
+from metabridge.configs.algorithms import AlgorithmConfig
+from metabridge.configs.episode import EpisodeConfig
+from metabridge.configs.network import ModelConfig
+from metabridge.configs.optimiser import OptimiserConfig
+from metabridge.configs.run import RunConfig
+
+__all__ = ["AlgorithmConfig", "EpisodeConfig", "ModelConfig", "OptimiserConfig", "RunConfig"]

@@ -1,0 +1,34 @@
+"""`Config`: a frozen record that goes to and from JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any, Self
+
+__all__ = ["Config"]
+
+
+class Config:
+    """To and from JSON-ready dictionaries."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as nested dictionaries of JSON-ready values."""
+        return asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The record from what `to_dict` gave, also after a round trip through JSON.
+
+        Raises:
+            ValueError: for an unknown field, naming the known ones.
+        """
+        known = {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(values) - set(known))
+        if unknown:
+            raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}.")
+        return cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
+
+
+def _restore(kind: Any, value: Any) -> Any:
+    if isinstance(kind, type) and issubclass(kind, Config):
+        return kind.from_dict(value)
+    return tuple(value) if isinstance(value, list) else value

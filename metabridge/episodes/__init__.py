@@ -1,0 +1,1 @@
+"""Episodes: splitters, plans, batches, meta-datasets, the loader."""

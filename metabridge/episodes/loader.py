@@ -1,0 +1,177 @@
+"""The episode loader: episode indices in order, planned ahead in chunks, gathered batch by batch."""
+
+import copy
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+import numpy as np
+
+from metabridge.episodes.batches import EpisodeBatch
+from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.episodes.plans import EpisodePlan
+
+__all__ = ["EpisodeLoader"]
+
+T = TypeVar("T")
+
+_STATE_VERSION = 1
+_CHUNK_EPISODES = 256  # planning costs 3 times less per episode in chunks of 256 than of 16
+
+
+class EpisodeLoader:
+    """Batches of the episodes 0, 1, 2, … of a seed.
+
+    Batch *b* of rank *r* holds the episodes `start + (b · batch_size + j) · world + r` for j < batch_size: the
+    union over the ranks is the stream of a single process, whatever the batch size.
+
+    `for batch in loader` yields `num_batches` batches, and the next loop the next `num_batches`: an epoch never
+    repeats episodes. `loader.seek(loader.start)` goes back, for an evaluation on fixed tasks. A loop that was
+    left early, or a restored state, goes on where it stopped and ends where the epoch would have ended.
+
+    >>> from metabridge.toy.helpers import sinusoid
+    >>> loader = EpisodeLoader(sinusoid(shots=5, test_shots=10), batch_size=4, num_batches=3, seed=0)
+    >>> [len(batch.plan) for batch in loader], loader.position
+    ([4, 4, 4], 12)
+
+    Args:
+        dataset: a meta-dataset.
+        batch_size: episodes per batch and rank.
+        num_batches: batches per epoch, or `math.inf` for a stream without end.
+        seed: seed of the episodes; `None` takes the dataset's.
+        shard: `(rank, world)`.
+        start: index of the first episode; the same on all ranks.
+
+    Raises:
+        ValueError: for values outside these ranges.
+    """
+
+    def __init__(
+        self,
+        dataset: MetaDataset,
+        batch_size: int,
+        num_batches: int | float,
+        seed: int | None = None,
+        shard: tuple[int, int] = (0, 1),
+        start: int = 0,
+    ) -> None:
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}.")
+        if num_batches != math.inf and (
+            isinstance(num_batches, bool) or not isinstance(num_batches, int) or num_batches < 1
+        ):
+            raise ValueError(
+                f"`num_batches` must be a positive integer, or math.inf for an endless stream, got {num_batches!r}."
+            )
+        rank, world = shard
+        if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
+            raise ValueError(f"`shard` must be integers (rank, world) with 0 <= rank < world, got {shard!r}.")
+        self.dataset = copy.copy(dataset)  # reseeding the dataset must not reach a running loader
+        self.batch_size = batch_size
+        self.num_batches = num_batches
+        seed = dataset.current_seed if seed is None else seed
+        dataset.episode_key(seed)  # refuses what is no integer
+        self.episode_seed = int(seed)
+        self.shard = (rank, world)
+        self.start = self.position = _check_position("start", start)
+
+    @property
+    def stride(self) -> int:
+        """Episodes that one batch of all ranks together takes."""
+        return self.batch_size * self.shard[1]
+
+    def seek(self, position: int) -> None:
+        """Make `position`, at least `start`, the index of the next episode of all ranks together."""
+        if _check_position("position", position) < self.start:
+            raise ValueError(f"`position` must be at least `start`, which is {self.start}, got {position}.")
+        self.position = int(position)
+
+    def plans(self) -> Iterator[EpisodePlan]:
+        """The plans of the rest of this epoch, without moving the position.
+
+        Computed in chunks: they need no example, so any process may gather them in any order.
+        """
+        rank, world = self.shard
+        first, remaining = self.position, self._remaining_batches()
+        batches_per_chunk = max(1, _CHUNK_EPISODES // self.batch_size)
+        while remaining > 0:
+            batches = int(min(batches_per_chunk, remaining))
+            indices = first + np.arange(batches * self.batch_size) * world + rank
+            chunk = self.dataset.plan(self.episode_seed, indices)
+            for b in range(batches):
+                yield chunk[b * self.batch_size : (b + 1) * self.batch_size]
+            first += batches * self.stride
+            remaining -= batches
+
+    def _remaining_batches(self) -> float:
+        if self.num_batches == math.inf:
+            return math.inf
+        done = (self.position - self.start) // self.stride
+        return self.num_batches - done % self.num_batches
+
+    def __iter__(self) -> Iterator[EpisodeBatch]:
+        return self.deliver(self.dataset.gather(plan) for plan in self.plans())
+
+    def deliver(self, batches: Iterable[T]) -> Iterator[T]:
+        """Hand on `batches`, which were made from `plans()` in order, and move the position with each.
+
+        Raises:
+            RuntimeError: while handing on, if the position was moved by something else.
+        """
+        return self._deliver(batches, self.position)
+
+    def _deliver(self, batches: Iterable[T], expected: int) -> Iterator[T]:
+        for batch in batches:
+            if self.position != expected:
+                raise RuntimeError(
+                    f"the loader was moved from episode {expected} to {self.position} inside a loop over it; "
+                    "leave the loop and start another one."
+                )
+            self.position = expected = expected + self.stride
+            yield batch
+
+    def __len__(self) -> int:
+        if self.num_batches == math.inf:
+            raise TypeError("this loader is endless; give `num_batches` a number to give it a length.")
+        return int(self.num_batches)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the stream and what identifies the stream, as JSON-ready values.
+
+        Valid for any batch size, number of ranks and number of workers; another batch size or number of ranks
+        moves the end of the epoch.
+        """
+        return {"version": _STATE_VERSION, "position": self.position, **self._identity()}
+
+    def _identity(self) -> dict[str, Any]:
+        return {"seed": self.episode_seed, "start": self.start, "episodes": self.dataset.description}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where `state_dict` was taken.
+
+        Raises:
+            ValueError: if the state is of another stream of episodes; the message shows both sides.
+        """
+        if state.get("version") != _STATE_VERSION:
+            raise ValueError(f"the loader state must be of version {_STATE_VERSION}, got {state.get('version')!r}.")
+        for name, own in self._identity().items():
+            if state.get(name) != own:
+                raise ValueError(
+                    f"the loader state belongs to other episodes: its `{name}` differs.\n  state:  {state.get(name)}\n"
+                    f"  loader: {own}\nBuild the loader with the state's dataset, splitter and seed."
+                )
+        self.seek(state["position"])
+
+    def __repr__(self) -> str:
+        return (
+            f"EpisodeLoader({self.dataset!r}, batch_size={self.batch_size}, num_batches={self.num_batches}, "
+            f"seed={self.episode_seed}, shard={self.shard}, position={self.position})"
+        )
+
+
+def _check_position(name: str, position: int) -> int:
+    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or position < 0:
+        raise ValueError(f"`{name}` must be a non-negative episode index, got {position!r}.")
+    if position >= 2**63:
+        raise ValueError(f"`{name}` must be an episode index below 2**63, got {position}.")
+    return int(position)

@@ -1,0 +1,194 @@
+"""Neutral parameters: a flat mapping name → NumPy array in PyTorch's names and axis order.
+
+The bridge between the backends (docs/architecture.md, contract C6). Initial weights are drawn here, once, and
+loaded into both; a checkpoint is such a mapping in HDF5, so either backend can continue from the other's.
+"""
+
+import math
+import os
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from metabridge.adaptation.names import check_entries
+from metabridge.configs import ModelConfig
+from metabridge.streams import philox_words, stream_key, uniforms
+
+__all__ = [
+    "Parameters",
+    "check_parameters",
+    "check_state",
+    "flattened_shape",
+    "initial_parameters",
+    "load_parameters",
+    "parameter_shapes",
+    "relative_difference",
+    "save_parameters",
+]
+
+Parameters = dict[str, npt.NDArray[Any]]
+
+
+def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name → shape of every parameter of a model, in the order of the model's layers."""
+    shapes = {"mlp": _mlp_shapes, "conv4": _conv4_shapes, "resnet12": _resnet12_shapes}
+    return dict(shapes[model.name](model))
+
+
+def _mlp_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    widths = (*model.input_shape, *model.hidden)
+    for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
+        yield f"features.layer{number}.linear.weight", (outputs, inputs)
+        yield f"features.layer{number}.linear.bias", (outputs,)
+    yield from _head_shapes(widths[-1], model.outputs)
+
+
+def _conv4_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    channels = (model.input_shape[-1], *model.hidden)
+    for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
+        layer = f"features.layer{number}"
+        yield f"{layer}.conv.weight", (outputs, inputs, 3, 3)
+        for name in ("conv.bias", "norm.weight", "norm.bias"):
+            yield f"{layer}.{name}", (outputs,)
+    yield from _head_shapes(math.prod(flattened_shape(model)), model.outputs)
+
+
+def _resnet12_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    channels = (model.input_shape[-1], *model.hidden)
+    for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
+        layer = f"features.layer{number}"
+        for position, depth in enumerate((inputs, outputs, outputs), start=1):
+            yield f"{layer}.conv{position}.weight", (outputs, depth, 3, 3)
+            yield f"{layer}.norm{position}.weight", (outputs,)
+            yield f"{layer}.norm{position}.bias", (outputs,)
+        yield f"{layer}.shortcut.conv.weight", (outputs, inputs, 1, 1)
+        yield f"{layer}.shortcut.norm.weight", (outputs,)
+        yield f"{layer}.shortcut.norm.bias", (outputs,)
+    yield from _head_shapes(channels[-1], model.outputs)
+
+
+def _head_shapes(inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, ...]]]:
+    yield "head.weight", (outputs, inputs)
+    yield "head.bias", (outputs,)
+
+
+def flattened_shape(model: ModelConfig) -> tuple[int, ...]:
+    """Shape of the features one example gives the head: `(channels, H, W)`, flattened, for Conv4, else `(width,)`."""
+    if model.name != "conv4":
+        return (model.hidden[-1],)
+    height, width, _ = model.input_shape
+    return (model.hidden[-1], height // 16, width // 16)
+
+
+def initial_parameters(model: ModelConfig, seed: int) -> Parameters:
+    """Draw a model's initial parameters, float32, from the stream of their name.
+
+    The distribution of PyTorch's layers: weights and biases of linear and convolutional layers uniform in
+    ±1/√fan_in (Kaiming-uniform with a = √5), batch normalisation at 1 and 0. One parameter's values do not
+    depend on which others the model has.
+    """
+    shapes = parameter_shapes(model)
+    return {name: _draw(name, shape, _fan_in(name, shapes), seed) for name, shape in shapes.items()}
+
+
+def _fan_in(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    return math.prod(shapes[f"{name.rpartition('.')[0]}.weight"][1:])
+
+
+def _draw(name: str, shape: tuple[int, ...], fan_in: int, seed: int) -> npt.NDArray[np.float32]:
+    layer, _, kind = name.rpartition(".")
+    if layer.rpartition(".")[2].rstrip("123") == "norm":
+        return np.full(shape, 1.0 if kind == "weight" else 0.0, dtype=np.float32)
+    bound = 1.0 / math.sqrt(fan_in)
+    words = philox_words(stream_key(f"parameter/{name}", seed, "train"), [0], math.prod(shape))
+    return uniforms(words[0], -bound, bound).astype(np.float32).reshape(shape)
+
+
+def check_parameters(
+    parameters: Mapping[str, npt.NDArray[Any]], shapes: Mapping[str, tuple[int, ...]], owner: str
+) -> None:
+    """Raise `ValueError` unless `parameters` has exactly these names, each in its shape; `owner` is for messages."""
+    check_entries(parameters, shapes, owner, "parameters")
+
+
+def check_state(
+    parameters: Mapping[str, npt.NDArray[Any]],
+    shapes: Mapping[str, tuple[int, ...]],
+    integers: Collection[str],
+    shared: Mapping[str, str],
+    owner: str,
+) -> None:
+    """Raise `ValueError` unless `parameters` can become the state of a network.
+
+    Args:
+        parameters: name → array, parameters and buffers.
+        shapes: every name of the state → its shape.
+        integers: names of what counts, such as `num_batches_tracked`.
+        shared: name → first name of the same parameter; for most names, themselves.
+        owner: the network, for messages.
+    """
+    check_parameters(parameters, shapes, owner)
+    for name in integers:
+        if parameters[name].dtype.kind not in "iu":
+            raise ValueError(f"`parameters[{name!r}]` of {owner} must hold integers, got {parameters[name].dtype}.")
+    for name, first in shared.items():
+        if name != first and not np.array_equal(parameters[name], parameters[first], equal_nan=True):
+            raise ValueError(
+                f"`parameters[{name!r}]` of {owner} must equal `parameters[{first!r}]`: they are one shared parameter."
+            )
+
+
+def relative_difference(first: Mapping[str, npt.NDArray[Any]], second: Mapping[str, npt.NDArray[Any]]) -> float:
+    """‖a − b‖ / ‖b‖ over all entries of two mappings with the same names, in float64; NaN counts as infinite.
+
+    Raises:
+        ValueError: if the names or shapes differ.
+    """
+    if set(first) != set(second):
+        different = sorted(set(first) ^ set(second))
+        raise ValueError(f"both sides must have the same parameters; only one has {', '.join(different)}.")
+    squares = reference = 0.0
+    for name, b in second.items():
+        if first[name].shape != b.shape:
+            raise ValueError(
+                f"parameter {name!r} has shape {first[name].shape} on one side and {b.shape} on the other."
+            )
+        a64, b64 = np.asarray(first[name], np.float64), np.asarray(b, np.float64)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is reported as infinite below
+            squares += float(((a64 - b64) ** 2).sum())
+            reference += float((b64**2).sum())
+    if not math.isfinite(squares) or not math.isfinite(reference):
+        return math.inf
+    if reference == 0.0:
+        return 0.0 if squares == 0.0 else math.inf
+    return math.sqrt(squares / reference)
+
+
+def save_parameters(path: str | os.PathLike[str], parameters: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write neutral parameters to an HDF5 file, one dataset per name; the old file stays until the new one is whole."""
+    import h5py
+
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
+    try:
+        with h5py.File(temporary, "w", track_order=True) as file:
+            for name, array in parameters.items():
+                file[name] = array
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_parameters(path: str | os.PathLike[str]) -> Parameters:
+    """Read what `save_parameters` wrote, in the same order."""
+    import h5py
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no parameters at {path}; `save_parameters` writes them.")
+    with h5py.File(path, "r", track_order=True) as file:
+        return {name: np.asarray(array[()]) for name, array in file.items()}
