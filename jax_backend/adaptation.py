@@ -1,18 +1,22 @@
-"""The inner loop: one step of it for loops that a user writes, and the whole of it as a pure function."""
+"""The inner loop of a model: one step for loops that a user writes, and the whole loop as a pure function."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from jax_backend.modules import MetaModule, call_with_buffers
+from jax_backend.adjoints import Adjoint, FirstOrder, Unrolled
+from jax_backend.apply import Apply, Model, as_model, buffers_of, run_model
+from jax_backend.descent import descend
+from jax_backend.modules import MetaModule
 from jax_backend.modules.module import aliases, given_names
-from jax_backend.optimisers import Optimiser, StepSize
-from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.adaptation.names import Adapt, check_names, check_unknown, select_names
-from metabridge.adaptation.rates import check_buffers, check_optimiser, check_steps, rates_by_name
+from jax_backend.optimisers import Optimiser, StepSize, sgd
+from jax_backend.trees import is_differentiable, named_leaves, split
+from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_policy
+from metabridge.adaptation.names import Selection, check_unknown, select_names
+from metabridge.adaptation.rates import check_optimiser, rates_by_name
+from metabridge.adaptation.steps import check_steps
 
 __all__ = [
     "Adapted",
@@ -21,7 +25,6 @@ __all__ = [
     "complete_parameters",
     "gradient_update_parameters",
     "per_step_buffers",
-    "sgd_update",
 ]
 
 Buffers = Mapping[str, jax.Array]
@@ -34,21 +37,23 @@ def gradient_update_parameters(
     params: Mapping[str, jax.Array] | None = None,
     step_size: StepSize = 0.5,
     first_order: bool = False,
-    adapt: Adapt = None,
+    names: Selection = None,
 ) -> dict[str, jax.Array]:
     """One step of gradient descent on `loss`, as a new dictionary through which gradients flow.
 
     `params[name] − step_size · d loss / d params[name]`, equation (1) of Finn et al. 2017; the mirror of
-    `torch_backend.adaptation.gradient_update_parameters`, except that JAX differentiates functions, not values.
+    `torch_backend.adaptation.gradient_update_parameters`, except that JAX differentiates functions, not values. It is
+    one step of `descend` with `sgd(step_size)`.
 
     Args:
         model: supplies the parameters if `params` is `None`.
-        loss: a function from a dictionary of parameters to a scalar.
+        loss: a function from a dictionary of parameters to a scalar. Parameters that it leaves unused have the
+            gradient 0.
         params: the parameters before the step, e.g. those of the previous one.
         step_size: a number, a scalar array (learned), or a mapping name → number or array for every parameter that
             adapts.
         first_order: leave the second derivatives out: the gradient counts as a constant.
-        adapt: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
+        names: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
             1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all. The
             others are not differentiated.
 
@@ -57,7 +62,7 @@ def gradient_update_parameters(
 
     Raises:
         TypeError: if `loss` is no function.
-        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `adapt` selects nothing,
+        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `names` selects nothing,
             or `step_size` is negative, lacks a name or has an unknown one.
     """
     _check_model(model)
@@ -66,52 +71,35 @@ def gradient_update_parameters(
             f"`loss` must be a function of the parameters, got {type(loss).__name__}; "
             "pass for example lambda params: mean_squared_error(model(inputs, params=params), targets)."
         )
-    stored = dict(model.meta_named_parameters())
-    before = stored if params is None else dict(params)
-    given_names(model, before)
-    chosen = {name: before[name] for name in select_names(before, adapt, type(model).__name__)}
-    rates_by_name(step_size, {name: tuple(each.shape) for name, each in chosen.items()}, "step_size")
-    gradients = jax.grad(lambda values: loss({**before, **values}))(chosen)
+    before, chosen = _select(model, params, names)
+    rates = rates_by_name(step_size, {name: value.shape for name, value in chosen.items()}, "step_size")
+    after = descend(
+        lambda values: loss({**before, **values}),
+        chosen,
+        optimiser=sgd(rates),
+        steps=1,
+        adjoint=FirstOrder() if first_order else Unrolled(),
+    ).params
     # JAX sorts the names of a mapping; this keeps the order of `before`.
-    return {**before, **sgd_update(chosen, gradients, step_size, first_order)}
+    return {**before, **after}
 
 
 def _check_model(model: object) -> None:
     if not isinstance(model, MetaModule):
         raise ValueError(
-            f"`model` must be a MetaModule, got {type(model).__name__}; build it from jax_backend.modules."
+            f"`model` must be a MetaModule, got {type(model).__name__}; build it from jax_backend.modules, or make "
+            "it one with as_meta_module."
         )
 
 
-def sgd_update(params: Any, gradients: Any, step_size: StepSize, first_order: bool = False) -> Any:
-    """`params − step_size · gradients`, array by array.
-
-    Args:
-        params: any pytree of arrays: a mapping name → array, nested ones, a module of another library.
-        gradients: a pytree of the same structure.
-        step_size: a number or scalar array; for a flat mapping `params` also a mapping name → number or array.
-        first_order: the gradient counts as a constant.
-
-    Returns:
-        A pytree of the same structure.
-
-    Raises:
-        ValueError: if `step_size` lacks a name or has an unknown one.
-        TypeError: if `step_size` is a mapping and `params` is none.
-    """
-    if first_order:
-        gradients = jax.lax.stop_gradient(gradients)
-    if not isinstance(step_size, Mapping):
-        return jax.tree.map(
-            lambda value, gradient: (value - step_size * gradient).astype(value.dtype), params, gradients
-        )
-    if not isinstance(params, Mapping):
-        raise TypeError(
-            f"`step_size` by name needs `params` to be a mapping name → array, got {type(params).__name__}; "
-            "pass one number or scalar array."
-        )
-    check_names(step_size, params, "the model", "step_size")
-    return {name: (value - step_size[name] * gradients[name]).astype(value.dtype) for name, value in params.items()}
+def _select(
+    model: MetaModule, params: Mapping[str, jax.Array] | None, names: Selection
+) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
+    """All parameters before a loop, checked, and those that adapt."""
+    owner = type(model).__name__
+    before = dict(model.meta_named_parameters()) if params is None else dict(params)
+    given_names(model, before)
+    return before, {name: before[name] for name in select_names(before, names, owner)}
 
 
 def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -153,96 +141,110 @@ class Adapted(NamedTuple):
     """A model adapted to a task.
 
     Attributes:
-        params: name → array for all of the model's parameters, in its order.
+        params: all of the model's parameters, in the structure that was given; of a module name → array.
         buffers: name → array for all of its buffers; with `batch_norm="per-step"` a list of these, the last one for
             the query set.
     """
 
-    params: dict[str, jax.Array]
+    params: Any
     buffers: dict[str, jax.Array] | list[dict[str, jax.Array]]
 
 
 def adapt(
-    model: MetaModule,
-    loss: Callable[[jax.Array, jax.Array], jax.Array],
-    inputs: jax.Array,
-    targets: jax.Array,
+    model: Model,
+    loss: Callable[[Any, Any], jax.Array],
+    inputs: Any,
+    targets: Any,
     *,
     optimiser: Optimiser,
     steps: int = 1,
-    params: Mapping[str, jax.Array] | None = None,
+    params: Any = None,
     buffers: Buffers | Sequence[Buffers] | None = None,
-    names: Adapt = None,
-    first_order: bool = False,
+    names: Selection = None,
+    adjoint: Adjoint = Unrolled(),  # noqa: B008  # frozen
     batch_norm: BatchNormPolicy | None = None,
 ) -> Adapted:
-    """The inner loop: `steps` steps of an optimiser on one support set, as a pure function.
+    """The inner loop of a model: `steps` steps of an optimiser on one support set, as a pure function.
 
     The outer loop of equation (1) in Finn et al. 2017 (arXiv 1703.03400) differentiates it: gradients flow to
-    `params`, to the inputs, and to whatever of the optimiser or the loss is an array. Works inside `jax.grad`,
-    `jax.vmap` and `jax.jit`. The model's own parameters and buffers never change.
+    `params`, to the inputs, and to whatever of the optimiser or the loss is an array. It is `descend` with the loss of
+    a support set, and works where `descend` does. The model's own parameters and buffers never change.
 
         adapted = adapt(model, cross_entropy, *batch["train"], optimiser=sgd(0.4), steps=5)
         outputs, _ = call_with_buffers(model, batch["test"][0], params=adapted.params, buffers=adapted.buffers)
 
     Args:
-        model: called through `call_with_buffers`.
+        model: a MetaModule, an ordinary module, or a pure function `(params, inputs)` → outputs.
         loss: a function `(outputs, targets)` → scalar.
         inputs: of the support set.
         targets: of the support set.
-        optimiser: of `jax_backend.optimisers`, or any transformation of Optax that needs no more than
-            gradients and parameters. It starts anew.
+        optimiser: of `jax_backend.optimisers`, or any pair of functions like them. It starts anew.
         steps: how many; 0 returns the parameters as they are.
-        params: name → array for all parameters to start from; `None` for the model's own.
-        buffers: name → array for all buffers, `None` for the model's own; with `batch_norm="per-step"` a list of
+        params: all parameters to start from; `None` for the module's own. Of a module name → array, of a function
+            any pytree of arrays.
+        buffers: name → array for all buffers, `None` for the module's own; with `batch_norm="per-step"` a list of
             `steps + 1` of these, made by `per_step_buffers`.
-        names: which parameters adapt, as `adapt` in `gradient_update_parameters`. The others come back as the very
-            arrays given.
-        first_order: leave the second derivatives out: the gradients count as constants.
+        names: which parameters adapt, as in `gradient_update_parameters`; names inside a tree are joined by dots.
+            The others come back as the very arrays given. `requires_grad` does not matter.
+        adjoint: how the loop is differentiated, see `jax_backend.adjoints`.
         batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.adaptation.batchnorm_policies`; `None`
-            for the model's own policy. Only `"per-step"` returns other buffers than it was given.
+            for the module's own policy. Only `"per-step"` returns other buffers than it was given.
 
     Returns:
         The parameters after the last step, and the buffers to go with them.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions.
-        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `names` selects nothing,
-            `buffers` do not fit `batch_norm` and `steps`, or the loss is no scalar.
+        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        ValueError: if `params` lacks a name or has an unknown one, `names` selects nothing, `buffers` do not fit
+            `batch_norm` and `steps`, a function comes without `params` or with buffers, or the loss is no scalar.
     """
-    _check_model(model)
     check_optimiser(optimiser)
     check_steps(steps)
     if batch_norm is not None:
         check_policy(batch_norm, get_args(BatchNormPolicy))
     check_buffers(buffers, batch_norm, steps)
-    owner = type(model).__name__
-    stored: dict[str, jax.Array] = dict(model.meta_named_parameters())
-    before = stored if params is None else dict(params)
-    given_names(model, before)
-    chosen = {name: before[name] for name in select_names(before, names, owner, "names")}
+    prepared = as_model(model)
+    chosen, whole = _start(prepared, params, buffers, names, batch_norm)
     policy: BatchNormPolicy | None = "batch" if batch_norm == "per-step" else batch_norm
-    own_buffers: Any = dict(model.meta_named_buffers()) if buffers is None else buffers
-    of_step: list[dict[str, jax.Array]] = [dict(each) for each in own_buffers] if batch_norm == "per-step" else []
+    used: list[Any] = list(buffers) if isinstance(buffers, Sequence) else [buffers] * (steps + 1)
 
-    state = optimiser.init(chosen)
-    for step in range(steps):
-        used = of_step[step] if of_step else own_buffers
+    def support_loss(values: Any, used: Buffers | None) -> tuple[jax.Array, dict[str, jax.Array]]:
+        outputs, moved = run_model(prepared, whole(values), inputs, used, policy)
+        return loss(outputs, targets), moved
 
-        def support_loss(values: dict[str, jax.Array], used: Buffers = used) -> tuple[jax.Array, dict[str, jax.Array]]:
-            outputs, after = call_with_buffers(
-                model, inputs, params={**before, **values}, buffers=used, batch_norm=policy
-            )
-            value = loss(outputs, targets)
-            if value.ndim:
-                raise ValueError(f"`loss` must be a scalar, got shape {value.shape}; average it over the examples.")
-            return value, after
+    after, _, moved = descend(
+        support_loss, chosen, optimiser=optimiser, per_step=used[:steps], adjoint=adjoint, has_aux=True
+    )
+    if batch_norm == "per-step":
+        return Adapted(whole(after), [*moved, dict(used[steps])])
+    return Adapted(whole(after), buffers_of(prepared) if buffers is None else dict(used[steps]))
 
-        gradients, after = jax.grad(support_loss, has_aux=True)(chosen)
-        if first_order:
-            gradients = jax.lax.stop_gradient(gradients)
-        if of_step:
-            of_step[step] = {name: jax.lax.stop_gradient(value) for name, value in after.items()}
-        updates, state = optimiser.update(gradients, state, chosen)
-        chosen = optax.apply_updates(chosen, updates)
-    return Adapted({**before, **chosen}, of_step or dict(own_buffers))
+
+def _start(
+    model: MetaModule | Apply, params: Any, buffers: object, names: Selection, batch_norm: str | None
+) -> tuple[Any, Callable[[Any], Any]]:
+    """The parameters that adapt, and a function from their values to all parameters."""
+    if isinstance(model, MetaModule):
+        before, chosen = _select(model, params, names)
+        return chosen, lambda values: {**before, **values}
+    if params is None:
+        raise ValueError("`params` must be given where `model` is a function: it stores none; pass a pytree of arrays.")
+    if buffers is not None or batch_norm is not None:
+        raise ValueError(
+            "`buffers` and `batch_norm` must be left out where `model` is a function: it has no buffers; pass the "
+            "module itself."
+        )
+    return select_leaves(params, names)
+
+
+def select_leaves(params: Any, names: Selection) -> tuple[Any, Callable[[Any], Any]]:
+    """The leaves of a pytree that `names` selects, and a function from their values to the whole pytree.
+
+    With `None` the pytree itself, or its real and complex leaves if there are others.
+    """
+    parts = split(params, is_differentiable)
+    if names is None:
+        return (parts.chosen, parts.merge) if parts.others else (params, lambda values: values)
+    leaves = {name: leaf for name, leaf in named_leaves(params).items() if is_differentiable(leaf)}
+    chosen = {name: leaves[name] for name in select_names(leaves, names, "`params`")}
+    return chosen, lambda values: parts.merge(list({**leaves, **values}.values()))

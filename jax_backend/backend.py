@@ -1,13 +1,15 @@
 """JAX as a backend of metabridge."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 
-from jax_backend.data import Data, to_backend, to_numpy
+from jax_backend.data import Data, feed, place, to_backend, to_numpy
 from jax_backend.training import Learner, precision
 from metabridge.configs import RunConfig
 from metabridge.episodes.batches import EpisodeBatch
+from metabridge.episodes.loader import EpisodeLoader
 from metabridge.networks.parameters import Parameters
 
 __all__ = ["Backend"]
@@ -39,20 +41,27 @@ class Backend:
 
     @property
     def device(self) -> str:
-        """What computes, in words."""
+        """The device in words."""
         return "cpu" if self._device.platform == "cpu" else self._device.device_kind
 
-    def receive(self, batch: EpisodeBatch) -> Data:
-        """The batch on the device, inputs in this backend's layout and dtype."""
-        with precision(self.dtype), jax.default_device(self._device):
-            data = to_backend(batch)
-            return {name: (self._cast(inputs), self._cast(targets)) for name, (inputs, targets) in data.items()}
+    def feed(self, loader: EpisodeLoader) -> Iterator[Data]:
+        """The batches of a loader on the device, inputs in this backend's layout and dtype."""
+        batches = feed(loader, self._device, self.dtype)
+        while True:
+            # Off again while the caller works with a batch.
+            with precision(self.dtype), jax.default_device(self._device):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            yield batch
 
-    def _cast(self, array: jax.Array) -> jax.Array:
-        return array.astype(self.dtype) if jax.numpy.issubdtype(array.dtype, jax.numpy.floating) else array
+    def receive(self, batch: EpisodeBatch) -> Data:
+        """One batch on the device, as `feed` yields it."""
+        with precision(self.dtype), jax.default_device(self._device):
+            return place(to_backend(batch), self._device, self.dtype)
 
     def to_numpy(self, data: Data) -> dict[str, Any]:
-        """What `receive` gave, back in NumPy and in the core's layout."""
+        """A received batch back in NumPy and in the core's layout."""
         return to_numpy(data)
 
     def learner(self, run: RunConfig, parameters: Parameters) -> Learner:

@@ -11,8 +11,9 @@ import numpy.typing as npt
 from metabridge.episodes.batches import WHOLE
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.episodes.position import EpisodePosition
 
-__all__ = ["BatchMetaDataLoader", "to_backend", "to_numpy"]
+__all__ = ["BatchMetaDataLoader", "feed", "place", "to_backend", "to_numpy"]
 
 Data = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -43,7 +44,41 @@ def _cast_integers(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray
     return array.astype(dtype, copy=False) if np.issubdtype(array.dtype, np.integer) else array
 
 
-class BatchMetaDataLoader:
+def feed(loader: EpisodeLoader, device: jax.Device | None = None, dtype: str | None = None) -> Iterator[Any]:
+    """The batches of a loader as arrays on a device, in order; the loader's position moves with each.
+
+    The road of `BatchMetaDataLoader`.
+
+    Args:
+        loader: plans the episodes.
+        device: where the arrays go; `None` is JAX's default.
+        dtype: dtype of inputs and of targets that are no integers; `None` keeps float32.
+
+    Yields:
+        `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one pair.
+    """
+
+    def deliver(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Any:
+        data = place(to_backend(batch), device, dtype)
+        return data if loader.dataset.splitter else data[WHOLE]
+
+    return loader.deliver(deliver(loader.dataset.gather(plan)) for plan in loader.plans())
+
+
+def place(data: Any, device: jax.Device | None, dtype: str | None) -> Any:
+    """A batch of arrays on a device, numbers that are no integers in a dtype."""
+
+    if isinstance(data, Mapping):
+        return {name: place(arrays, device, dtype) for name, arrays in data.items()}
+    return tuple(jax.device_put(_cast_floating(array, dtype), device) for array in data)
+
+
+def _cast_floating(array: jax.Array, dtype: str | None) -> jax.Array:
+    floating = jax.numpy.issubdtype(array.dtype, jax.numpy.floating)
+    return array.astype(dtype) if dtype is not None and floating else array
+
+
+class BatchMetaDataLoader(EpisodePosition):
     """Batches of episodes as JAX arrays; the mirror of `torch_backend.data.BatchMetaDataLoader`.
 
     Yields `{"train": (inputs, targets), "test": (inputs, targets)}`: images `(B, N·k, H, W, C)` float32 in
@@ -79,26 +114,4 @@ class BatchMetaDataLoader:
         self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
 
     def __iter__(self) -> Iterator[Any]:
-        for batch in self.episodes:
-            data = to_backend(batch)
-            yield data if self.episodes.dataset.splitter else data[WHOLE]
-
-    def __len__(self) -> int:
-        return len(self.episodes)
-
-    @property
-    def position(self) -> int:
-        """Index of the next episode of all ranks together."""
-        return self.episodes.position
-
-    def seek(self, position: int) -> None:
-        """Make `position` the index of the next episode of all ranks together."""
-        self.episodes.seek(position)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position and what identifies the stream; see `EpisodeLoader.state_dict`."""
-        return self.episodes.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; raises `ValueError` for another stream's state."""
-        self.episodes.load_state_dict(state)
+        return feed(self.episodes)

@@ -15,15 +15,27 @@ to the parameters. Any transformation of Optax is one, if it needs no more than 
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from metabridge.adaptation.rates import check_numbers, check_optimiser, check_rate, rate_at_step, rates_by_name, require
+from metabridge.adaptation.rates import check_numbers, check_optimiser, check_rate, rate_at_step, rates_by_name
+from metabridge.checks import require
+from metabridge.configs import OptimiserConfig
 
-__all__ = ["LearningRate", "StepSize", "adam", "chain", "clip_by_global_norm", "sgd"]
+__all__ = [
+    "AdamState",
+    "LearningRate",
+    "Optimiser",
+    "StepSize",
+    "adam",
+    "chain",
+    "clip_by_global_norm",
+    "from_config",
+    "sgd",
+]
 
 StepSize = float | jax.Array | Mapping[str, jax.Array | float]
 
@@ -57,8 +69,8 @@ def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = Fal
     check_numbers(learning_rate, "learning_rate")
     require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
     require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
-    descend = _scale_by_learning_rate(learning_rate)
-    return optax.chain(optax.trace(momentum, nesterov), descend) if momentum else descend
+    down = _scale_by_learning_rate(learning_rate)
+    return optax.chain(_trace(momentum, nesterov), down) if momentum else down
 
 
 def adam(
@@ -89,6 +101,13 @@ def adam(
     require(0 <= eps < math.inf, "eps", "a finite number of at least 0", eps)
     require(0 <= eps_root < math.inf, "eps_root", "a finite number of at least 0", eps_root)
     return optax.chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
+
+
+def from_config(config: OptimiserConfig) -> Optimiser:
+    """The optimiser of a record; its updates are not to be differentiated."""
+    if config.name == "sgd":
+        return sgd(config.learning_rate, config.momentum)
+    return adam(config.learning_rate, *config.betas, config.eps, eps_root=0.0)
 
 
 def clip_by_global_norm(max_norm: float) -> Optimiser:
@@ -134,6 +153,29 @@ def chain(*optimisers: Optimiser) -> Optimiser:
     return optax.chain(*optimisers)
 
 
+def _trace(momentum: float, nesterov: bool) -> Optimiser:
+    """`optax.trace`, whose state is the last velocity alone, as in torch_backend."""
+
+    def init(params: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, params)
+
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        velocity = jax.tree.map(lambda g, v: g + momentum * v, gradients, state)
+        if not nesterov:
+            return velocity, velocity
+        return jax.tree.map(lambda g, v: g + momentum * v, gradients, velocity), velocity
+
+    return Optimiser(init, update)
+
+
+class AdamState(NamedTuple):
+    """Steps done, an integer or an integer array, and the two moments, pytrees like the parameters."""
+
+    steps: int | jax.Array
+    mu: Any
+    nu: Any
+
+
 def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimiser:
     """`optax.scale_by_adam`, which raises β to an array of the step.
 
@@ -141,12 +183,12 @@ def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimis
     strict type promotion.
     """
 
-    def init(params: Any) -> optax.ScaleByAdamState:
+    def init(params: Any) -> AdamState:
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return optax.ScaleByAdamState(0, zeros, zeros)
+        return AdamState(0, zeros, zeros)
 
-    def update(gradients: Any, state: optax.ScaleByAdamState, params: Any = None) -> tuple[Any, optax.ScaleByAdamState]:
-        count = state.count + 1
+    def update(gradients: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
+        count = state.steps + 1
         mu = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, gradients, state.mu)
         nu = jax.tree.map(lambda g, v: (1 - b2) * g * g + b2 * v, gradients, state.nu)
 
@@ -154,7 +196,7 @@ def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimis
             first, second = m / _one_minus_power(b1, count, m.dtype), v / _one_minus_power(b2, count, v.dtype)
             return first / (jnp.sqrt(second + eps_root) + eps)
 
-        return jax.tree.map(scaled, mu, nu), optax.ScaleByAdamState(count, mu, nu)
+        return jax.tree.map(scaled, mu, nu), AdamState(count, mu, nu)
 
     return Optimiser(init, update)
 

@@ -1,24 +1,27 @@
-"""The visible meta-step: batch → meta-gradient → Adam."""
+"""The visible meta-step: batch → meta-gradient → outer optimiser."""
 
 import functools
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import optax
 from flax import nnx
 
-from jax_backend.algorithms import MAML
-from jax_backend.algorithms.maml import Batch, Params
+from jax_backend.algorithms import ALGORITHMS
 from jax_backend.functional import accuracy, cross_entropy, mean_squared_error
 from jax_backend.models import build_model
+from jax_backend.optimisers import from_config
+from jax_backend.tasks import Batch
 from jax_backend.weights import from_neutral, to_neutral
-from metabridge.adaptation.task_maps import TaskMap, choose_task_map
-from metabridge.backends import check_finite
 from metabridge.configs import AlgorithmConfig, ModelConfig, OptimiserConfig, RunConfig
-from metabridge.networks.parameters import Parameters
+from metabridge.networks.parameters import Parameters, parameter_shapes
+from metabridge.runs.losses import StepLoss, check_finite
+from metabridge.runs.states import State, join_state, split_state
 
 __all__ = ["Learner", "precision"]
 
@@ -37,94 +40,130 @@ class Learner:
         self.run = run
         self.dtype = dtype
         self.device = device
-        self.classifies = run.episode.ways is not None
-        task_map = choose_task_map(device.platform, run.model.name != "mlp")
-        programs = _programs(run.model, run.algorithm, run.optimiser, self.classifies, task_map)
-        self.algorithm = programs.algorithm
-        self._programs = programs
+        self._measure = accuracy if run.episode.ways is not None else mean_squared_error
+        self._programs = _programs(run.model, run.algorithm, run.optimiser, run.episode.ways)
+        self.algorithm = self._programs.algorithm
         with self._precision():
             self.params = from_neutral(parameters, run.model, dtype, device)
             # Committed to the device like everything else: otherwise the second step would compile again.
-            self.optimiser_state = jax.device_put(programs.optimiser.init(self.params), device)
-        self.steps_done = 0
+            self.optimiser_state = jax.device_put(self._programs.optimiser.init(self.params), device)
+        self._start_counting(0)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return precision(self.dtype)
 
-    def step(self, batch: Batch) -> float:
-        """One meta-step; returns the meta-objective before it.
+    def _start_counting(self, steps_done: int) -> None:
+        self._attempts = steps_done
+        self._acknowledged = 0
+        self._refused = jax.device_put(np.zeros((), np.int32), self.device)
 
-        Raises:
-            FloatingPointError: if the meta-objective is NaN or infinite; the parameters stay as they were.
+    @property
+    def steps_done(self) -> int:
+        """Meta-steps done; refused ones do not count."""
+        return self._attempts - int(self._refused)
+
+    def step(self, batch: Batch) -> StepLoss:
+        """One meta-step; returns the meta-loss before it, to be read with `float`.
+
+        It does not wait for the device. A step whose loss is not finite changes nothing; reading its loss, or looking
+        at the learner before that, raises `FloatingPointError`.
         """
         with self._precision():
-            objective, params, state = self._programs.step(self.params, self.optimiser_state, batch)
-        value = check_finite(float(objective), self.steps_done)
-        self.params, self.optimiser_state = params, state
-        self.steps_done += 1
-        return value
+            loss, self.params, self.optimiser_state, self._refused = self._programs.step(
+                self.params, self.optimiser_state, self._refused, batch
+            )
+        self._attempts += 1
+        return StepLoss(loss, self._attempts - 1 - self._acknowledged, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledged += 1
+
+    def _check(self) -> None:
+        """Raise `FloatingPointError` if a step was refused and nobody has read its loss."""
+        if int(self._refused) > self._acknowledged:
+            check_finite(float("nan"), self.steps_done)
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
-        """The meta-objective at the current parameters and its gradient, as neutral parameters."""
+        """The meta-loss at the current parameters and its gradient, as neutral parameters."""
         with self._precision():
-            objective, gradients = self._programs.meta_gradient(self.params, batch)
-            return float(objective), to_neutral(gradients, self.run.model)
+            loss, gradients = self.algorithm.meta_gradient(self.params, batch)
+            return float(loss), to_neutral(gradients, self.run.model)
 
-    def objective_at(self, parameters: Parameters, batch: Batch) -> float:
-        """The meta-objective at other (neutral) parameters."""
+    def loss_at(self, parameters: Parameters, batch: Batch) -> float:
+        """The meta-loss at other (neutral) parameters."""
         with self._precision():
             params = from_neutral(parameters, self.run.model, self.dtype, self.device)
-            return float(self._programs.objective(params, batch))
+            return float(self.algorithm.loss(params, batch))
 
     def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
         """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
+        self._check()
         with self._precision():
-            return np.asarray(self._programs.predict(self.params, batch, steps=inner_steps))
+            return np.asarray(self.algorithm.predict(self.params, batch, inner_steps))
 
     def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
-        measure = accuracy if self.classifies else mean_squared_error
+        self._check()
         with self._precision():
-            outputs = self._programs.predict(self.params, batch, steps=inner_steps)
-            return np.asarray(jax.vmap(measure)(outputs, batch["test"][1]), dtype=np.float64)
+            outputs = self.algorithm.predict(self.params, batch, inner_steps)
+            return np.asarray(jax.vmap(self._measure)(outputs, batch["test"][1]), dtype=np.float64)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
+        self._check()
         return to_neutral(self.params, self.run.model)
+
+    def state(self) -> State:
+        """All that training needs to go on, as one flat mapping; see `metabridge.runs.states`."""
+        self._check()
+        return join_state(self.params, self.optimiser_state, self.steps_done, self._to_neutral)
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a state of either backend's.
+
+        Raises:
+            ValueError: for the state of another network or optimiser. Then nothing was loaded.
+        """
+        shapes = parameter_shapes(self.run.model)
+        with self._precision():
+            params, optimiser_state, steps_done = split_state(state, self.optimiser_state, shapes, self._from_neutral)
+            # Committed to the device like everything else: otherwise the second step would compile again.
+            self.params, self.optimiser_state = jax.device_put((params, optimiser_state), self.device)
+        self._start_counting(steps_done)
+
+    def _to_neutral(self, params: Mapping[str, jax.Array]) -> Parameters:
+        return to_neutral(params, self.run.model)
+
+    def _from_neutral(self, parameters: Parameters) -> dict[str, jax.Array]:
+        return from_neutral(parameters, self.run.model, self.dtype, self.device)
 
 
 class _Programs:
-    """The compiled functions of one configuration."""
+    """The algorithm, the optimiser and the compiled meta-step of one configuration."""
 
-    def __init__(self, algorithm: MAML, optimiser: optax.GradientTransformation) -> None:
+    def __init__(self, algorithm: Any, optimiser: optax.GradientTransformation) -> None:
         self.algorithm = algorithm
         self.optimiser = optimiser
         self.step = jax.jit(self._step)
-        self.meta_gradient = jax.jit(algorithm.meta_gradient)
-        self.objective = jax.jit(algorithm.objective)
-        self.predict = jax.jit(algorithm.predict_batch, static_argnames="steps")
 
-    def _step(self, params: Params, state: Any, batch: Batch) -> tuple[jax.Array, Params, Any]:
-        objective, gradients = self.algorithm.meta_gradient(params, batch)
-        updates, state = self.optimiser.update(gradients, state, params)
-        return objective, optax.apply_updates(params, updates), state
+    def _step(self, params: Any, state: Any, refused: jax.Array, batch: Batch) -> tuple[jax.Array, Any, Any, jax.Array]:
+        loss, gradients = self.algorithm.meta_gradient(params, batch)
+        updates, new_state = self.optimiser.update(gradients, state, params)
+        finite = jnp.isfinite(loss)
+        new = optax.apply_updates(params, updates), new_state
+        params, state = jax.tree.map(lambda ours, before: jnp.where(finite, ours, before), new, (params, state))
+        return loss, params, state, refused + ~finite
 
 
 @functools.lru_cache(maxsize=16)
 def _programs(
-    model: ModelConfig, algorithm: AlgorithmConfig, optimiser: OptimiserConfig, classifies: bool, task_map: TaskMap
+    model: ModelConfig, algorithm: AlgorithmConfig, optimiser: OptimiserConfig, ways: int | None
 ) -> _Programs:
     """Learners of the same configuration share their compiled functions: XLA takes seconds for a convolution."""
     # Parameters come from outside, so names and shapes suffice; drawing some would take seconds to compile.
     network = nnx.eval_shape(lambda: build_model(model))
-    maml = MAML(
-        apply=lambda params, inputs: network(inputs, params=params),
-        loss=cross_entropy if classifies else mean_squared_error,
-        config=algorithm,
-        task_map=task_map,
-    )
-    adam = optax.adam(optimiser.learning_rate, b1=optimiser.betas[0], b2=optimiser.betas[1], eps=optimiser.eps)
-    return _Programs(maml, adam)
+    loss = mean_squared_error if ways is None else cross_entropy
+    return _Programs(ALGORITHMS[algorithm.name].from_config(algorithm, network, loss, ways), from_config(optimiser))
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:

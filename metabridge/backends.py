@@ -1,7 +1,7 @@
 """What metabridge asks of a framework, and how a framework is found by name."""
 
 import importlib.metadata
-import math
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,25 +9,52 @@ import numpy.typing as npt
 
 from metabridge.configs import RunConfig
 from metabridge.episodes.batches import EpisodeBatch
+from metabridge.episodes.loader import EpisodeLoader
 from metabridge.networks.parameters import Parameters
+from metabridge.runs.losses import StepLoss
+from metabridge.runs.states import State
 
-__all__ = ["Backend", "Learner", "backend_names", "check_finite", "load_backend"]
+__all__ = ["Algorithm", "Backend", "Learner", "backend_names", "load_backend"]
 
 _GROUP = "metabridge.backends"
 _OWN = {"torch": "torch_backend.backend:Backend", "jax": "jax_backend.backend:Backend"}
 
 
-class Learner(Protocol):
-    """Parameters, optimiser and algorithm of one run. Batches are what the backend's `receive` gave."""
+class Algorithm(Protocol):
+    """A meta-learning algorithm as pure functions of its meta-parameters; see a backend's `algorithms.Algorithm`.
 
-    def step(self, batch: Any) -> float:
-        """One meta-step; returns the meta-objective before it."""
+    `params` are the meta-parameters, a batch is B tasks on the device.
+    """
+
+    def loss(self, params: Any, batch: Any) -> Any:
+        """The meta-loss, a scalar that can be differentiated."""
+
+    def meta_gradient(self, params: Any, batch: Any) -> tuple[Any, Any]:
+        """The meta-loss and its gradient, a tree like `params`."""
+
+    def predict(self, params: Any, batch: Any, steps: int | None = None) -> Any:
+        """Query outputs `(B, n, …)`; `steps` inner steps, `None` for the algorithm's own number."""
+
+
+class Learner(Protocol):
+    """Parameters, optimiser and algorithm of one run. Batches are those that the backend's `feed` yields."""
+
+    @property
+    def steps_done(self) -> int:
+        """Meta-steps done; refused ones do not count."""
+
+    def step(self, batch: Any) -> StepLoss:
+        """One meta-step; returns the meta-loss before it, to be read with `float`. It does not wait for the device.
+
+        A step whose loss is not finite changes nothing. Its loss, and every look at the learner before that loss was
+        read, raises `FloatingPointError`.
+        """
 
     def meta_gradient(self, batch: Any) -> tuple[float, Parameters]:
-        """The meta-objective at the current parameters and its gradient, as neutral parameters."""
+        """The meta-loss at the current parameters and its gradient, as neutral parameters."""
 
-    def objective_at(self, parameters: Parameters, batch: Any) -> float:
-        """The meta-objective at other (neutral) parameters."""
+    def loss_at(self, parameters: Parameters, batch: Any) -> float:
+        """The meta-loss at other (neutral) parameters."""
 
     def predict(self, batch: Any, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
         """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
@@ -37,6 +64,16 @@ class Learner(Protocol):
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
+
+    def state(self) -> State:
+        """All that training needs to go on, as one flat mapping; see `metabridge.runs.states`."""
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a state of either backend's.
+
+        Raises:
+            ValueError: for the state of another network or optimiser. Then nothing was loaded.
+        """
 
 
 class Backend(Protocol):
@@ -50,13 +87,20 @@ class Backend(Protocol):
 
     @property
     def device(self) -> str:
-        """What computes, in words."""
+        """The device in words."""
+
+    def feed(self, loader: EpisodeLoader) -> Iterator[Any]:
+        """The batches of a loader on the device, in the framework's layout and this backend's precision.
+
+        The one road from episodes to a device. It takes a loader, not arrays: the loader's plans are integers, and a
+        backend may gather their examples where it likes.
+        """
 
     def receive(self, batch: EpisodeBatch) -> Any:
-        """The batch on the device, in the framework's layout and this backend's precision."""
+        """One batch on the device, as `feed` yields it."""
 
     def to_numpy(self, data: Any) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
-        """What `receive` gave, back in NumPy and in the core's layout."""
+        """A received batch back in NumPy and in the core's layout."""
 
     def learner(self, run: RunConfig, parameters: Parameters) -> Learner:
         """A learner of `run` from these neutral parameters."""
@@ -99,13 +143,3 @@ def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
     """Name → backend; metabridge's own first, whether installed or not."""
     own = {name: importlib.metadata.EntryPoint(name, value, _GROUP) for name, value in _OWN.items()}
     return own | {entry.name: entry for entry in importlib.metadata.entry_points(group=_GROUP)}
-
-
-def check_finite(objective: float, step: int) -> float:
-    """`objective` itself; raise `FloatingPointError` if it is NaN or infinite."""
-    if not math.isfinite(objective):
-        raise FloatingPointError(
-            f"the meta-objective is {objective} at meta-step {step}; training stopped with the parameters before it. "
-            "Lower the inner or the outer learning rate."
-        )
-    return objective

@@ -1,18 +1,21 @@
-"""The inner loop: one step of it for loops that a user writes, and the whole of it as a pure function."""
+"""The inner loop of a model: one step for loops that a user writes, and the whole loop as a pure function."""
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.adaptation.names import Adapt, check_names, check_unknown, select_names
-from metabridge.adaptation.rates import check_buffers, check_optimiser, check_steps, rates_by_name
-from torch_backend.modules import MetaModule, call_with_buffers
-from torch_backend.modules.exact import active_transforms
-from torch_backend.optimisers import Optimiser, StepSize
+from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_policy
+from metabridge.adaptation.names import Selection, check_names, check_unknown, select_names
+from metabridge.adaptation.rates import check_optimiser, rates_by_name
+from metabridge.adaptation.steps import check_steps
+from metabridge.adaptation.trees import flatten, unflatten
+from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
+from torch_backend.apply import Apply, Model, as_model, buffers_of, run_model
+from torch_backend.descent import check_scalar, descend
+from torch_backend.modules import MetaModule
+from torch_backend.optimisers import Optimiser, StepSize, sgd
 
 __all__ = [
     "Adapted",
@@ -21,7 +24,6 @@ __all__ = [
     "complete_parameters",
     "gradient_update_parameters",
     "per_step_buffers",
-    "sgd_update",
 ]
 
 Buffers = Mapping[str, Tensor]
@@ -34,22 +36,24 @@ def gradient_update_parameters(
     params: Mapping[str, Tensor] | None = None,
     step_size: StepSize = 0.5,
     first_order: bool = False,
-    adapt: Adapt = None,
+    names: Selection = None,
 ) -> dict[str, Tensor]:
     """One step of gradient descent on `loss`, as a new dictionary through which gradients flow.
 
     `params[name] − step_size · d loss / d params[name]`, Torchmeta's function of this name and equation (1) of
-    Finn et al. 2017.
+    Finn et al. 2017: one step of `descend` with `sgd(step_size)`.
 
     Args:
         model: supplies the parameters if `params` is `None`.
         loss: a scalar tensor computed with `params`, or a function from such a dictionary to a scalar (the form
-            that works inside `torch.func` transforms, and the one `jax_backend` takes).
+            that works inside `torch.func` transforms, and the one `jax_backend` takes). A function may leave
+            parameters unused: their gradient is 0. A tensor that does not depend on a selected parameter is an
+            error: it was computed without `params`, or the parameter must be left out by `names`.
         params: the parameters before the step, e.g. those of the previous one.
         step_size: a number, a scalar tensor (learned), or a mapping name → number or tensor for every parameter
             that adapts.
         first_order: leave the second derivatives out: the gradient counts as a constant.
-        adapt: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
+        names: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
             1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all. The
             others are not differentiated.
 
@@ -57,86 +61,60 @@ def gradient_update_parameters(
         Name → updated tensor, in the order of `params`; those that do not adapt are the very tensors given.
 
     Raises:
-        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `adapt` selects nothing,
+        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `names` selects nothing,
             `step_size` is negative, lacks a name or has an unknown one, or a loss that is a tensor is no scalar or
             does not depend on one of the parameters that adapt.
     """
     _check_model(model)
-    stored: dict[str, Tensor] = dict(model.meta_named_parameters())
-    before = stored if params is None else dict(params)
-    check_names(before, stored, type(model).__name__)
-    chosen = {name: before[name] for name in select_names(before, adapt, type(model).__name__)}
-    rates_by_name(step_size, {name: tuple(each.shape) for name, each in chosen.items()}, "step_size")
+    before, chosen = _select(model, params, names)
+    optimiser = sgd(rates_by_name(step_size, {name: tuple(value.shape) for name, value in chosen.items()}, "step_size"))
     if callable(loss):
-        gradients = torch.func.grad(lambda values: loss({**before, **values}))(chosen)
+        adjoint = FirstOrder() if first_order else Unrolled()
+        after = descend(
+            lambda values: loss({**before, **values}), chosen, optimiser=optimiser, steps=1, adjoint=adjoint
+        ).params
     else:
         gradients = _gradients_of_value(loss, chosen, create_graph=not first_order)
-    return {**before, **sgd_update(chosen, gradients, step_size, first_order)}
-
-
-def gradient_of(
-    loss: Callable[[dict[str, Tensor]], Tensor], params: Mapping[str, Tensor], create_graph: bool
-) -> dict[str, Tensor]:
-    """The gradient of a scalar function of parameters, which can be differentiated again if `create_graph`.
-
-    Outside of `torch.func` by `torch.autograd`, under which the layers' operations are faster; inside by `torch.func`.
-    Without gradients around it (`torch.no_grad()`) it leaves no graph.
-    """
-    if active_transforms():
-        return torch.func.grad(loss)(dict(params))
-    create_graph = create_graph and torch.is_grad_enabled()
-    with torch.enable_grad():
-        given = {
-            n: each if create_graph and each.requires_grad else each.detach().requires_grad_()
-            for n, each in params.items()
-        }
-        found = torch.autograd.grad(
-            loss(given), list(given.values()), create_graph=create_graph, materialize_grads=True
-        )
-    return dict(zip(given, found, strict=True))
+        updates, _ = optimiser.update(gradients, optimiser.init(chosen), chosen)
+        after = {name: value + updates[name] for name, value in chosen.items()}
+    return {**before, **after}
 
 
 def _check_model(model: object) -> None:
     if not isinstance(model, MetaModule):
         raise ValueError(
-            f"`model` must be a MetaModule, got {type(model).__name__}; build it from torch_backend.modules."
+            f"`model` must be a MetaModule, got {type(model).__name__}; build it from torch_backend.modules, or make "
+            "it one with as_meta_module."
         )
 
 
-def _check_scalar(loss: Tensor) -> None:
-    if loss.ndim:
-        raise ValueError(f"`loss` must be a scalar, got shape {tuple(loss.shape)}; average it over the examples.")
+def _select(
+    model: MetaModule, params: Mapping[str, Tensor] | None, names: Selection
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All parameters before a loop, checked, and those that adapt."""
+    owner = type(model).__name__
+    stored: dict[str, Tensor] = dict(model.meta_named_parameters())
+    before = stored if params is None else dict(params)
+    check_names(before, stored, owner)
+    return before, {name: before[name] for name in select_names(before, names, owner)}
 
 
 def _gradients_of_value(loss: Tensor, params: dict[str, Tensor], create_graph: bool) -> dict[str, Tensor]:
-    _check_scalar(loss)
+    check_scalar(loss)
     frozen = [name for name, value in params.items() if not value.requires_grad]
     if frozen:
         raise ValueError(
-            f"parameter {frozen[0]!r} does not require a gradient, so it cannot be adapted; call requires_grad_()."
+            f"parameter {frozen[0]!r} does not require a gradient, so a loss that is a tensor cannot adapt it; call "
+            "requires_grad_(), leave it out by `names`, or pass a function of the parameters as `loss`."
         )
     gradients = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
     for name, gradient in zip(params, gradients, strict=True):
         if gradient is None:
             raise ValueError(
                 f"`loss` does not depend on parameter {name!r}, so it cannot be adapted; compute the loss with "
-                "these `params`, or leave the unused parameter out of the model."
+                "these `params`, or leave the unused parameter out by `names`."
             )
     return dict(zip(params, gradients, strict=True))
-
-
-def sgd_update(
-    params: Mapping[str, Tensor],
-    gradients: Mapping[str, Tensor],
-    step_size: StepSize,
-    first_order: bool = False,
-) -> dict[str, Tensor]:
-    """`params − step_size · gradients`, name by name; arguments as in `gradient_update_parameters`."""
-    sizes = step_size if isinstance(step_size, Mapping) else dict.fromkeys(params, step_size)
-    check_names(sizes, params, "the model", "step_size")
-    if first_order:
-        gradients = {name: gradient.detach() for name, gradient in gradients.items()}
-    return {name: value - sizes[name] * gradients[name] for name, value in params.items()}
 
 
 def complete_parameters(model: MetaModule, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -177,95 +155,101 @@ class Adapted(NamedTuple):
     """A model adapted to a task.
 
     Attributes:
-        params: name → tensor for all of the model's parameters, in its order.
+        params: all of the model's parameters, in the structure that was given; of a module name → tensor.
         buffers: name → tensor for all of its buffers; with `batch_norm="per-step"` a list of these, the last one for
             the query set.
     """
 
-    params: dict[str, Tensor]
+    params: Any
     buffers: dict[str, Tensor] | list[dict[str, Tensor]]
 
 
 def adapt(
-    model: MetaModule,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    inputs: Tensor,
-    targets: Tensor,
+    model: Model,
+    loss: Callable[[Any, Any], Tensor],
+    inputs: Any,
+    targets: Any,
     *,
     optimiser: Optimiser,
     steps: int = 1,
-    params: Mapping[str, Tensor] | None = None,
+    params: Any = None,
     buffers: Buffers | Sequence[Buffers] | None = None,
-    names: Adapt = None,
-    first_order: bool = False,
+    names: Selection = None,
+    adjoint: Adjoint = Unrolled(),  # noqa: B008  # frozen
     batch_norm: BatchNormPolicy | None = None,
 ) -> Adapted:
-    """The inner loop: `steps` steps of an optimiser on one support set, as a pure function.
+    """The inner loop of a model: `steps` steps of an optimiser on one support set, as a pure function.
 
     The outer loop of equation (1) in Finn et al. 2017 (arXiv 1703.03400) differentiates it: gradients flow to
-    `params`, to the inputs, and to whatever of the optimiser or the loss is a tensor. Works inside `torch.func.grad`
-    and `torch.func.vmap`; under `torch.no_grad()` it leaves no graph. The model's own parameters and buffers never
-    change.
+    `params`, to the inputs, and to whatever of the optimiser or the loss is a tensor. It is `descend` with the loss of
+    a support set, and works where `descend` does. The model's own parameters and buffers never change.
 
         adapted = adapt(model, cross_entropy, *batch["train"], optimiser=sgd(0.4), steps=5)
         outputs, _ = call_with_buffers(model, batch["test"][0], params=adapted.params, buffers=adapted.buffers)
 
     Args:
-        model: called through `call_with_buffers`.
+        model: a MetaModule, an ordinary module, or a pure function `(params, inputs)` → outputs.
         loss: a function `(outputs, targets)` → scalar.
         inputs: of the support set.
         targets: of the support set.
         optimiser: of `torch_backend.optimisers`, or any pair of functions like them. It starts anew.
         steps: how many; 0 returns the parameters as they are.
-        params: name → tensor for all parameters to start from; `None` for the model's own.
-        buffers: name → tensor for all buffers, `None` for the model's own; with `batch_norm="per-step"` a list of
+        params: all parameters to start from; `None` for the module's own. Of a module name → tensor, of a function
+            any tree of tensors.
+        buffers: name → tensor for all buffers, `None` for the module's own; with `batch_norm="per-step"` a list of
             `steps + 1` of these, made by `per_step_buffers`.
-        names: which parameters adapt, as `adapt` in `gradient_update_parameters`. The others come back as the very
-            tensors given.
-        first_order: leave the second derivatives out: the gradients count as constants.
+        names: which parameters adapt, as in `gradient_update_parameters`; names inside a tree are joined by dots.
+            The others come back as the very tensors given. `requires_grad` does not matter.
+        adjoint: how the loop is differentiated, see `torch_backend.adjoints`.
         batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.adaptation.batchnorm_policies`; `None`
-            for the model's own policy. Only `"per-step"` returns other buffers than it was given.
+            for the module's own policy. Only `"per-step"` returns other buffers than it was given.
 
     Returns:
         The parameters after the last step, and the buffers to go with them.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions.
-        ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `names` selects nothing,
-            `buffers` do not fit `batch_norm` and `steps`, or the loss is no scalar.
+        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        ValueError: if `params` lacks a name or has an unknown one, `names` selects nothing, `buffers` do not fit
+            `batch_norm` and `steps`, a function comes without `params` or with buffers, or the loss is no scalar.
     """
-    _check_model(model)
     check_optimiser(optimiser)
     check_steps(steps)
     if batch_norm is not None:
         check_policy(batch_norm, get_args(BatchNormPolicy))
     check_buffers(buffers, batch_norm, steps)
-    owner = type(model).__name__
-    stored: dict[str, Tensor] = dict(model.meta_named_parameters())
-    before = stored if params is None else dict(params)
-    check_names(before, stored, owner)
-    chosen = {name: before[name] for name in select_names(before, names, owner, "names")}
+    prepared = as_model(model)
+    before, chosen = _start(prepared, params, buffers, names, batch_norm)
     policy: BatchNormPolicy | None = "batch" if batch_norm == "per-step" else batch_norm
-    own_buffers: Any = dict(model.meta_named_buffers()) if buffers is None else buffers
-    of_step: list[dict[str, Tensor]] = [dict(each) for each in own_buffers] if batch_norm == "per-step" else []
+    used: list[Any] = list(buffers) if isinstance(buffers, Sequence) else [buffers] * (steps + 1)
 
-    state = optimiser.init(chosen)
-    for step in range(steps):
-        used = of_step[step] if of_step else own_buffers
+    def whole(values: dict[str, Tensor]) -> Any:
+        given = {**before, **values}
+        return given if isinstance(prepared, MetaModule) else unflatten(params, given)
 
-        def support_loss(values: dict[str, Tensor], used: Buffers = used) -> tuple[Tensor, dict[str, Tensor]]:
-            outputs, after = call_with_buffers(
-                model, inputs, params={**before, **values}, buffers=used, batch_norm=policy
-            )
-            value = loss(outputs, targets)
-            _check_scalar(value)
-            return value, after
+    def support_loss(values: dict[str, Tensor], used: Buffers | None) -> tuple[Tensor, dict[str, Tensor]]:
+        outputs, moved = run_model(prepared, whole(values), inputs, used, policy)
+        return loss(outputs, targets), moved
 
-        # Constant gradients need no graph; without one they cost the memory of one step.
-        with torch.no_grad() if first_order else contextlib.nullcontext():
-            gradients, after = torch.func.grad(support_loss, has_aux=True)(chosen)
-        if of_step:
-            of_step[step] = {name: value.detach() for name, value in after.items()}
-        updates, state = optimiser.update(gradients, state, chosen)
-        chosen = {name: (value + updates[name]).to(value.dtype) for name, value in chosen.items()}
-    return Adapted({**before, **chosen}, of_step or dict(own_buffers))
+    after, _, moved = descend(
+        support_loss, chosen, optimiser=optimiser, per_step=used[:steps], adjoint=adjoint, has_aux=True
+    )
+    if batch_norm == "per-step":
+        return Adapted(whole(after), [*moved, dict(used[steps])])
+    return Adapted(whole(after), buffers_of(prepared) if buffers is None else dict(used[steps]))
+
+
+def _start(
+    model: MetaModule | Apply, params: Any, buffers: object, names: Selection, batch_norm: str | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All parameters before the loop by name, checked, and those that adapt."""
+    if isinstance(model, MetaModule):
+        return _select(model, params, names)
+    if params is None:
+        raise ValueError("`params` must be given where `model` is a function: it stores none; pass a tree of tensors.")
+    if buffers is not None or batch_norm is not None:
+        raise ValueError(
+            "`buffers` and `batch_norm` must be left out where `model` is a function: it has no buffers; pass the "
+            "module itself."
+        )
+    leaves = flatten(params)
+    return leaves, {name: leaves[name] for name in select_names(leaves, names, "`params`")}

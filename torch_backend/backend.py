@@ -1,13 +1,15 @@
 """PyTorch as a backend of metabridge."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from metabridge.configs import RunConfig
 from metabridge.episodes.batches import EpisodeBatch
+from metabridge.episodes.loader import EpisodeLoader
 from metabridge.networks.parameters import Parameters
-from torch_backend.data import Data, to_backend, to_numpy
+from torch_backend.data import Data, feed, place, to_backend, to_numpy
 from torch_backend.training import Learner
 
 __all__ = ["Backend"]
@@ -39,20 +41,23 @@ class Backend:
 
     @property
     def device(self) -> str:
-        """What computes, in words."""
+        """The device in words."""
         return torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
 
-    def receive(self, batch: EpisodeBatch) -> Data:
-        """The batch on the device, inputs in this backend's layout and dtype."""
-        data = to_backend(batch)
-        return {name: (self._move(inputs), self._move(targets)) for name, (inputs, targets) in data.items()}
+    def feed(self, loader: EpisodeLoader) -> Iterator[Data]:
+        """The batches of a loader on the device, inputs in this backend's layout and dtype."""
+        return feed(loader, self._device, self._torch_dtype)
 
-    def _move(self, tensor: torch.Tensor) -> torch.Tensor:
-        dtype = getattr(torch, self.dtype) if tensor.is_floating_point() else None
-        return tensor.to(device=self._device, dtype=dtype)
+    def receive(self, batch: EpisodeBatch) -> Data:
+        """One batch on the device, as `feed` yields it."""
+        return place(to_backend(batch), self._device, self._torch_dtype)
+
+    @property
+    def _torch_dtype(self) -> torch.dtype:
+        return getattr(torch, self.dtype)
 
     def to_numpy(self, data: Data) -> dict[str, Any]:
-        """What `receive` gave, back in NumPy and in the core's layout."""
+        """A received batch back in NumPy and in the core's layout."""
         return to_numpy(data)
 
     def learner(self, run: RunConfig, parameters: Parameters) -> Learner:

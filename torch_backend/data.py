@@ -14,9 +14,10 @@ from metabridge.episodes.batches import WHOLE
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.episodes.plans import EpisodePlan
+from metabridge.episodes.position import EpisodePosition
 from metabridge.episodes.segmentation import SegmentationMetaDataset
 
-__all__ = ["BatchMetaDataLoader", "to_backend", "to_numpy"]
+__all__ = ["BatchMetaDataLoader", "feed", "place", "to_backend", "to_numpy"]
 
 Data = dict[str, tuple[Tensor, Tensor]]
 
@@ -52,7 +53,7 @@ def _channels_last(inputs: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class _Episodes(Dataset[Any]):
-    """What a worker does with a plan: gather it, turn it into tensors, and transform these."""
+    """Plan → tensors: gathered, in torch's layout, transformed; in this process or in a worker."""
 
     def __init__(self, dataset: MetaDataset, transform: Callable[[Tensor], Tensor] | None = None) -> None:
         self.dataset = dataset
@@ -63,6 +64,30 @@ class _Episodes(Dataset[Any]):
         if self.transform is not None:
             data = {name: (_each_image(self.transform, inputs), targets) for name, (inputs, targets) in data.items()}
         return data if self.dataset.splitter else data[WHOLE]
+
+
+def feed(loader: EpisodeLoader, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Iterator[Any]:
+    """The batches of a loader as tensors on a device, in order; the loader's position moves with each.
+
+    The road of `BatchMetaDataLoader`, in this process.
+
+    Args:
+        loader: plans the episodes.
+        device: where the tensors go; `None` is the CPU.
+        dtype: dtype of inputs and of targets that are no integers; `None` keeps float32.
+
+    Yields:
+        `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one pair.
+    """
+    episodes = _Episodes(loader.dataset)
+    return loader.deliver(place(episodes[plan], device, dtype) for plan in loader.plans())
+
+
+def place(data: Any, device: torch.device | None, dtype: torch.dtype | None) -> Any:
+    """A batch of tensors on a device, numbers that are no integers in a dtype."""
+    if isinstance(data, Mapping):
+        return {name: place(tensors, device, dtype) for name, tensors in data.items()}
+    return tuple(tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in data)
 
 
 def _each_image(transform: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -91,7 +116,7 @@ class _RemainingPlans:
         return len(self.episodes)
 
 
-class BatchMetaDataLoader(DataLoader[Any]):
+class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
     """Batches of episodes as tensors, with Torchmeta's interface.
 
     Yields `{"train": (inputs, targets), "test": (inputs, targets)}`: images `(B, N·k, C, H, W)` float32 in
@@ -161,26 +186,6 @@ class BatchMetaDataLoader(DataLoader[Any]):
 
     def __iter__(self) -> Any:
         return self.episodes.deliver(super().__iter__())
-
-    def __len__(self) -> int:
-        return len(self.episodes)
-
-    @property
-    def position(self) -> int:
-        """Index of the next episode of all ranks together; batches that workers prefetched do not count."""
-        return self.episodes.position
-
-    def seek(self, position: int) -> None:
-        """Make `position` the index of the next episode of all ranks together."""
-        self.episodes.seek(position)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position and what identifies the stream; see `EpisodeLoader.state_dict`."""
-        return self.episodes.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where `state_dict` was taken; raises `ValueError` for another stream's state."""
-        self.episodes.load_state_dict(state)
 
 
 def _refuse_choosers(kwargs: dict[str, Any]) -> None:

@@ -19,9 +19,21 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metabridge.adaptation.rates import check_numbers, check_optimiser, rate_at_step, rates_by_name, require
+from metabridge.adaptation.rates import check_numbers, check_optimiser, rate_at_step, rates_by_name
+from metabridge.checks import require
+from metabridge.configs import OptimiserConfig
 
-__all__ = ["LearningRate", "StepSize", "adam", "chain", "clip_by_global_norm", "sgd"]
+__all__ = [
+    "AdamState",
+    "LearningRate",
+    "Optimiser",
+    "StepSize",
+    "adam",
+    "chain",
+    "clip_by_global_norm",
+    "from_config",
+    "sgd",
+]
 
 StepSize = float | Tensor | Mapping[str, Tensor | float]
 
@@ -63,8 +75,8 @@ def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = Fal
     check_numbers(learning_rate, "learning_rate")
     require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
     require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
-    descend = _scale_by_learning_rate(learning_rate)
-    return chain(_trace(momentum, nesterov), descend) if momentum else descend
+    down = _scale_by_learning_rate(learning_rate)
+    return chain(_trace(momentum, nesterov), down) if momentum else down
 
 
 def adam(
@@ -95,6 +107,13 @@ def adam(
     require(0 <= eps < math.inf, "eps", "a finite number of at least 0", eps)
     require(0 <= eps_root < math.inf, "eps_root", "a finite number of at least 0", eps_root)
     return chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
+
+
+def from_config(config: OptimiserConfig) -> Optimiser:
+    """The optimiser of a record; its updates are not to be differentiated."""
+    if config.name == "sgd":
+        return sgd(config.learning_rate, config.momentum)
+    return adam(config.learning_rate, *config.betas, config.eps, eps_root=0.0)
 
 
 def clip_by_global_norm(max_norm: float) -> Optimiser:
@@ -171,30 +190,35 @@ def _trace(momentum: float, nesterov: bool) -> Optimiser:
     return Optimiser(init, update)
 
 
-class _AdamState(NamedTuple):
-    """Steps done, and the two moments by name."""
+class AdamState(NamedTuple):
+    """Steps done, an integer or an integer tensor, and the two moments by name."""
 
-    steps: int
+    steps: int | Tensor
     mu: dict[str, Tensor]
     nu: dict[str, Tensor]
 
 
 def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimiser:
-    def init(params: Mapping[str, Tensor]) -> _AdamState:
+    def init(params: Mapping[str, Tensor]) -> AdamState:
         zeros = {name: torch.zeros_like(value) for name, value in params.items()}
-        return _AdamState(0, zeros, zeros)
+        return AdamState(0, zeros, zeros)
 
     def update(
-        gradients: Mapping[str, Tensor], state: _AdamState, params: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], _AdamState]:
+        gradients: Mapping[str, Tensor], state: AdamState, params: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], AdamState]:
         steps = state.steps + 1
         mu = {name: (1 - b1) * gradient + b1 * state.mu[name] for name, gradient in gradients.items()}
         nu = {name: (1 - b2) * gradient * gradient + b2 * state.nu[name] for name, gradient in gradients.items()}
-        bias1, bias2 = 1 - b1**steps, 1 - b2**steps
+        bias1, bias2 = _one_minus_power(b1, steps), _one_minus_power(b2, steps)
         updates = {name: mu[name] / bias1 / ((nu[name] / bias2 + eps_root).sqrt() + eps) for name in gradients}
-        return updates, _AdamState(steps, mu, nu)
+        return updates, AdamState(steps, mu, nu)
 
     return Optimiser(init, update)
+
+
+def _one_minus_power(decay: float, steps: int | Tensor) -> float | Tensor:
+    """`1 − decay ** steps`, in double precision also where the count is on a device."""
+    return 1 - decay ** (steps.double() if isinstance(steps, Tensor) else steps)
 
 
 def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
@@ -204,8 +228,8 @@ def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
         return 0
 
     def update(
-        gradients: Mapping[str, Tensor], state: int, params: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], int]:
+        gradients: Mapping[str, Tensor], state: Any, params: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], Any]:
         shapes = {name: tuple(gradient.shape) for name, gradient in gradients.items()}
         rates = rates_by_name(rate_at_step(learning_rate, state), shapes, "learning_rate")
         return {name: -rates[name] * gradient for name, gradient in gradients.items()}, state + 1

@@ -1,17 +1,23 @@
-"""The visible meta-step: batch → meta-gradient → Adam."""
+"""The visible meta-step: batch → meta-gradient → outer optimiser."""
+
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from metabridge.adaptation.task_maps import choose_task_map
-from metabridge.backends import check_finite
+from metabridge.adaptation.trees import flatten, unflatten
 from metabridge.configs import RunConfig
-from metabridge.networks.parameters import Parameters
-from torch_backend.algorithms import MAML
-from torch_backend.algorithms.maml import Batch
+from metabridge.networks.parameters import Parameters, parameter_shapes
+from metabridge.runs.losses import StepLoss, check_finite
+from metabridge.runs.states import State, join_state, split_state
+from torch_backend.algorithms import ALGORITHMS
 from torch_backend.functional import accuracy, cross_entropy, mean_squared_error
 from torch_backend.models import build_model
+from torch_backend.optimisers import from_config
+from torch_backend.tasks import Batch
 from torch_backend.weights import from_neutral, to_neutral
 
 __all__ = ["Learner"]
@@ -31,59 +37,110 @@ class Learner:
         self.run = run
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
-        self.classifies = run.episode.ways is not None
+        classifies = run.episode.ways is not None
+        self._measure = accuracy if classifies else mean_squared_error
         # Parameters come from outside, so names and shapes suffice; drawing some would move the random state.
         with torch.device("meta"):
             model = build_model(run.model)
-        self.algorithm = MAML(
-            apply=lambda params, inputs: model(inputs, params=params),
-            loss=cross_entropy if self.classifies else mean_squared_error,
-            config=run.algorithm,
-            task_map=choose_task_map(device.type, run.model.name != "mlp"),
-        )
+        loss = cross_entropy if classifies else mean_squared_error
+        self.algorithm = ALGORITHMS[run.algorithm.name].from_config(run.algorithm, model, loss, run.episode.ways)
+        self.optimiser = from_config(run.optimiser)
         self.params = from_neutral(parameters, run.model, self.dtype, device)
-        self.optimiser = torch.optim.Adam(
-            list(self.params.values()),
-            lr=run.optimiser.learning_rate,
-            betas=run.optimiser.betas,
-            eps=run.optimiser.eps,
-        )
-        self.steps_done = 0
+        self.optimiser_state = _counts_on_device(self.optimiser.init(self.params), device)
+        self._start_counting(0)
 
-    def step(self, batch: Batch) -> float:
-        """One meta-step; returns the meta-objective before it.
+    def _start_counting(self, steps_done: int) -> None:
+        self._attempts = steps_done
+        self._acknowledged = 0
+        self._refused = torch.zeros((), dtype=torch.int64, device=self.device)
 
-        Raises:
-            FloatingPointError: if the meta-objective is NaN or infinite; the parameters stay as they were.
+    @property
+    def steps_done(self) -> int:
+        """Meta-steps done; refused ones do not count."""
+        return self._attempts - int(self._refused)
+
+    def step(self, batch: Batch) -> StepLoss:
+        """One meta-step; returns the meta-loss before it, to be read with `float`.
+
+        It does not wait for the device. A step whose loss is not finite changes nothing; reading its loss, or looking
+        at the learner before that, raises `FloatingPointError`.
         """
-        objective, gradients = self.algorithm.meta_gradient(self.params, batch)
-        value = check_finite(objective.item(), self.steps_done)
-        for name, parameter in self.params.items():
-            parameter.grad = gradients[name]
-        self.optimiser.step()
-        self.steps_done += 1
-        return value
+        loss, gradients = self.algorithm.meta_gradient(self.params, batch)
+        finite = torch.isfinite(loss)
+        with torch.no_grad():
+            updates, state = self.optimiser.update(gradients, self.optimiser_state, self.params)
+            params = {name: value + updates[name] for name, value in self.params.items()}
+        self.params = _choose(finite, params, self.params)
+        self.optimiser_state = _choose(finite, state, self.optimiser_state)
+        self._refused = self._refused + ~finite
+        self._attempts += 1
+        return StepLoss(loss, self._attempts - 1 - self._acknowledged, self._acknowledge)
+
+    def _acknowledge(self) -> None:
+        self._acknowledged += 1
+
+    def _check(self) -> None:
+        """Raise `FloatingPointError` if a step was refused and nobody has read its loss."""
+        if int(self._refused) > self._acknowledged:
+            check_finite(float("nan"), self.steps_done)
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
-        """The meta-objective at the current parameters and its gradient, as neutral parameters."""
-        objective, gradients = self.algorithm.meta_gradient(self.params, batch)
-        return objective.item(), to_neutral(gradients, self.run.model)
+        """The meta-loss at the current parameters and its gradient, as neutral parameters."""
+        loss, gradients = self.algorithm.meta_gradient(self.params, batch)
+        return loss.item(), to_neutral(gradients, self.run.model)
 
-    def objective_at(self, parameters: Parameters, batch: Batch) -> float:
-        """The meta-objective at other (neutral) parameters."""
+    def loss_at(self, parameters: Parameters, batch: Batch) -> float:
+        """The meta-loss at other (neutral) parameters."""
         params = from_neutral(parameters, self.run.model, self.dtype, self.device)
-        return self.algorithm.objective(params, batch).item()
+        return self.algorithm.loss(params, batch).item()
 
     def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
         """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
-        return self.algorithm.predict_batch(self.params, batch, inner_steps).cpu().numpy()
+        self._check()
+        return self.algorithm.predict(self.params, batch, inner_steps).cpu().numpy()
 
     def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
-        measure = accuracy if self.classifies else mean_squared_error
-        outputs, targets = self.algorithm.predict_batch(self.params, batch, inner_steps), batch["test"][1]
-        return np.array([measure(each, target).item() for each, target in zip(outputs, targets, strict=True)])
+        self._check()
+        outputs, targets = self.algorithm.predict(self.params, batch, inner_steps), batch["test"][1]
+        values = torch.stack([self._measure(output, target) for output, target in zip(outputs, targets, strict=True)])
+        return values.cpu().numpy().astype(np.float64)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
+        self._check()
         return to_neutral(self.params, self.run.model)
+
+    def state(self) -> State:
+        """All that training needs to go on, as one flat mapping; see `metabridge.runs.states`."""
+        self._check()
+        return join_state(self.params, self.optimiser_state, self.steps_done, self._to_neutral)
+
+    def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from a state of either backend's.
+
+        Raises:
+            ValueError: for the state of another network or optimiser. Then nothing was loaded.
+        """
+        shapes = parameter_shapes(self.run.model)
+        self.params, optimiser_state, steps_done = split_state(state, self.optimiser_state, shapes, self._from_neutral)
+        self.optimiser_state = _counts_on_device(optimiser_state, self.device)
+        self._start_counting(steps_done)
+
+    def _to_neutral(self, params: Mapping[str, Tensor]) -> Parameters:
+        return to_neutral(params, self.run.model)
+
+    def _from_neutral(self, parameters: Parameters) -> dict[str, Tensor]:
+        return from_neutral(parameters, self.run.model, self.dtype, self.device)
+
+
+def _choose(condition: Tensor, new: Any, old: Any) -> Any:
+    """The tree `new` where the condition holds, else `old`, decided on the device."""
+    before = flatten(old)
+    return unflatten(old, {name: torch.where(condition, value, before[name]) for name, value in flatten(new).items()})
+
+
+def _counts_on_device(state: Any, device: torch.device) -> Any:
+    """An optimiser's state whose counts are tensors, so that a refused step need not wait for the device."""
+    leaves = flatten(state)
+    return unflatten(state, {name: torch.as_tensor(value, device=device) for name, value in leaves.items()})

@@ -1,5 +1,14 @@
-"""Meta-learning algorithms, one file each."""
+"""Meta-learning algorithms, one file each, and the table that finds them by record."""
 
+from typing import Any
+
+from jax_backend.algorithms.algorithm import Algorithm
+from jax_backend.algorithms.anil import ANIL
+from jax_backend.algorithms.fomaml import FirstOrderMAML
 from jax_backend.algorithms.maml import MAML
+from jax_backend.algorithms.prototypical import Prototypical
 
-__all__ = ["MAML"]
+__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "Prototypical"]
+
+ALGORITHMS: dict[str, Any] = {"maml": MAML, "fomaml": FirstOrderMAML, "anil": ANIL, "protonet": Prototypical}
+"""Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""

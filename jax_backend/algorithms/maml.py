@@ -1,86 +1,121 @@
 """MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400): learn parameters from which a few gradient steps suffice."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jax_backend.adaptation import sgd_update
+from jax_backend.adaptation import adapt, select_leaves
+from jax_backend.adjoints import Adjoint, FirstOrder, Unrolled
+from jax_backend.algorithms.algorithm import Algorithm, Loss
+from jax_backend.apply import Model
+from jax_backend.optimisers import Optimiser, sgd
+from jax_backend.tasks import Batch
+from metabridge.adaptation.names import Selection
+from metabridge.adaptation.rates import check_optimiser
+from metabridge.adaptation.steps import check_steps
 from metabridge.adaptation.task_maps import TaskMap
-from metabridge.configs import AlgorithmConfig
+from metabridge.configs import MAMLConfig
 
-__all__ = ["MAML", "Apply", "Batch", "Loss", "Params"]
-
-Params = Any
-Apply = Callable[[Params, jax.Array], jax.Array]
-Loss = Callable[[jax.Array, jax.Array], jax.Array]
-Batch = dict[str, tuple[jax.Array, jax.Array]]
+__all__ = ["MAML"]
 
 
-class MAML:
-    """The meta-objective of MAML and its exact gradient, as pure functions of the parameters.
+class MAML(Algorithm):
+    """Model-agnostic meta-learning: the loss on the query set after a few steps on the support set.
 
-    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its
-    support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where the paper
-    sums them. `first_order` leaves the second derivatives out.
+    For a task with support loss `L_s` and query loss `L_q`:
+
+        φ_0 = θ,  φ_{k+1} = φ_k − α ∇ L_s(φ_k)  for k < steps,  meta-loss = L_q(φ_steps)
+
+    Finn, Abbeel, Levine 2017 (arXiv 1703.03400), equation 1 and algorithm 1, with θ = `params`. The meta-loss of a
+    meta-batch is the mean over its tasks, where the paper sums them; any optimiser may take the place of gradient
+    descent.
+
+        maml = MAML(network.apply, cross_entropy, optimiser=optax.sgd(0.4), steps=5)
+        loss, gradients = maml.meta_gradient(params, batch)     # or jax.grad(maml.loss)(params, batch)
 
     Args:
-        apply: a pure function `(params, inputs)` → outputs; `params` may be any pytree, so models of Flax Linen,
-            Equinox or plain functions work as well as `lambda p, x: model(x, params=p)`.
+        model: a MetaModule, an ordinary NNX module, or a pure function `(params, inputs)` → outputs, such as the
+            `apply` of a Linen module.
         loss: a function `(outputs, targets)` → scalar.
-        config: inner steps, inner step size, first order or not.
-        task_map: `"vectorised"`: all tasks at once (`jax.vmap`); `"sequential"`: one after another (`jax.lax.scan`).
+        optimiser: of the inner loop, of `jax_backend.optimisers` or of Optax.
+        steps: inner steps.
+        names: which parameters adapt, a pattern such as `"head.*"`, several, a predicate of the name, or `None` for
+            all.
+        adjoint: how the inner loop is differentiated, see `jax_backend.adjoints`.
+        task_map: see `Algorithm`.
+
+    Raises:
+        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        ValueError: if `steps` is negative, or for an unknown `task_map`.
     """
 
-    def __init__(self, apply: Apply, loss: Loss, config: AlgorithmConfig, task_map: TaskMap = "vectorised") -> None:
-        self.apply = apply
-        self.loss = loss
-        self.config = config
-        self.task_map = task_map
+    def __init__(
+        self,
+        model: Model,
+        loss: Loss,
+        *,
+        optimiser: Optimiser,
+        steps: int = 1,
+        names: Selection = None,
+        adjoint: Adjoint = Unrolled(),  # noqa: B008  # frozen
+        task_map: TaskMap = "auto",
+    ) -> None:
+        super().__init__(model, task_map)
+        check_optimiser(optimiser)
+        check_steps(steps)
+        self.loss_function = loss
+        self.optimiser = optimiser
+        self.steps = steps
+        self.names = names
+        self.adjoint = adjoint
 
-    def adapt(self, params: Params, inputs: jax.Array, targets: jax.Array, steps: int | None = None) -> Params:
-        """The parameters after `steps` (default: the config's) of gradient descent on one support set."""
+    @classmethod
+    def from_config(
+        cls, config: MAMLConfig, model: Model, loss: Loss, ways: int | None, task_map: TaskMap = "auto"
+    ) -> "MAML":
+        """The algorithm of a record, for a network with a head."""
+        del ways
+        adjoint = FirstOrder() if config.first_order else Unrolled()
+        return cls(
+            model,
+            loss,
+            optimiser=sgd(config.inner_lr),
+            steps=config.inner_steps,
+            names=config.names,
+            adjoint=adjoint,
+            task_map=task_map,
+        )
 
-        def support_loss(current: Params) -> jax.Array:
-            return self.loss(self.apply(current, inputs), targets)
+    def adapt(self, params: Any, inputs: jax.Array, targets: jax.Array, steps: int | None = None) -> Any:
+        """The parameters after the inner loop on one support set, a tree like `params`.
 
-        for _ in range(self.config.inner_steps if steps is None else steps):
-            gradients = jax.grad(support_loss)(params)
-            params = sgd_update(params, gradients, self.config.inner_lr, self.config.first_order)
-        return params
+        Args:
+            params: the meta-parameters.
+            inputs: of the support set.
+            targets: of the support set.
+            steps: how many; `None` for the algorithm's own number.
+        """
+        return adapt(
+            self.model,
+            self.loss_function,
+            inputs,
+            targets,
+            optimiser=self.optimiser,
+            steps=self.steps if steps is None else steps,
+            params=params,
+            names=self.names,
+            adjoint=self.adjoint,
+        ).params
 
-    def predict(self, params: Params, task: Batch, steps: int | None = None) -> jax.Array:
-        """Outputs on one task's query set after `steps` of adapting to its support set (default: the config's)."""
+    def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
+        """Outputs `(n, …)` on one task's query set after the inner loop on its support set."""
         return self.apply(self.adapt(params, *task["train"], steps), task["test"][0])
 
-    def task_objective(self, params: Params, task: Batch) -> jax.Array:
-        """The meta-objective of one task."""
-        return self.loss(self.predict(params, task), task["test"][1])
+    def task_loss(self, params: Any, task: Batch) -> jax.Array:
+        """The loss on one task's query set after the inner loop on its support set."""
+        return self.loss_function(self.predict_task(params, task), task["test"][1])
 
-    def objective(self, params: Params, batch: Batch) -> jax.Array:
-        """The meta-objective of a meta-batch, a scalar."""
-        if self.task_map == "vectorised":
-            return jax.vmap(self.task_objective, in_axes=(None, 0))(params, batch).mean()
-        return jax.lax.map(lambda task: self.task_objective(params, task), batch).mean()
-
-    def meta_gradient(self, params: Params, batch: Batch) -> tuple[jax.Array, Params]:
-        """The meta-objective of a meta-batch and its gradient with respect to `params`."""
-        if self.task_map == "vectorised":
-            return jax.value_and_grad(self.objective)(params, batch)
-
-        # Task by task, so that the residuals of one task are all that memory must hold.
-        def add_task(total: Params, task: Batch) -> tuple[Params, jax.Array]:
-            objective, gradient = jax.value_and_grad(self.task_objective)(params, task)
-            return jax.tree.map(jnp.add, total, gradient), objective
-
-        total, objectives = jax.lax.scan(add_task, jax.tree.map(jnp.zeros_like, params), batch)
-        return objectives.mean(), jax.tree.map(lambda value: value / len(objectives), total)
-
-    def predict_batch(self, params: Params, batch: Batch, steps: int | None = None) -> jax.Array:
-        """Query outputs `(B, n, …)` of every task of a meta-batch."""
-
-        def predict(task: Batch) -> jax.Array:
-            return self.predict(params, task, steps)
-
-        return jax.vmap(predict)(batch) if self.task_map == "vectorised" else jax.lax.map(predict, batch)
+    def adapted_shapes(self, params: Any) -> list[tuple[int, ...]]:
+        """Shapes of the parameters that `names` selects."""
+        return [jnp.shape(leaf) for leaf in jax.tree.leaves(select_leaves(params, self.names)[0])]

@@ -12,10 +12,10 @@ Under none of them does anything leak from one task to another, nor from the que
 own running statistics never change inside an inner loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
-__all__ = ["BatchNormPolicy", "check_policy"]
+__all__ = ["BatchNormPolicy", "check_buffers", "check_policy"]
 
 BatchNormPolicy = Literal["batch", "frozen", "per-step"]
 
@@ -24,3 +24,25 @@ def check_policy(policy: str, allowed: Sequence[str]) -> None:
     """Raise `ValueError` unless `policy`, the argument `batch_norm`, is one of the `allowed` ones."""
     if policy not in allowed:
         raise ValueError(f"`batch_norm` must be {' or '.join(map(repr, allowed))}, got {policy!r}.")
+
+
+def check_buffers(buffers: object, batch_norm: str | None, steps: int) -> None:
+    """Raise `ValueError` unless `buffers` fit the policy of batch normalisation.
+
+    With `"per-step"` they are a list of `steps + 1` mappings: one for each inner step and one for the query set.
+    Otherwise they are one mapping, or `None` for the model's own.
+    """
+    if batch_norm != "per-step":
+        if buffers is not None and not isinstance(buffers, Mapping):
+            raise ValueError(
+                f"`buffers` must be a mapping name → array with batch_norm={batch_norm!r}, got "
+                f'{type(buffers).__name__}; a list of mappings goes with batch_norm="per-step".'
+            )
+        return
+    fits = isinstance(buffers, Sequence) and all(isinstance(each, Mapping) for each in buffers)
+    count = len(buffers) if isinstance(buffers, Sequence) else 0
+    if not fits or count != steps + 1:
+        raise ValueError(
+            f'`buffers` must be a list of steps + 1 = {steps + 1} mappings with batch_norm="per-step", got '
+            f"{f'{count} of them' if fits else type(buffers).__name__}; make it with per_step_buffers(model, {steps})."
+        )

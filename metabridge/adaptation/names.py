@@ -5,11 +5,19 @@ import fnmatch
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
-__all__ = ["Adapt", "check_entries", "check_names", "check_shape", "check_unknown", "select_names", "select_subdict"]
+__all__ = [
+    "Selection",
+    "check_entries",
+    "check_names",
+    "check_shape",
+    "check_unknown",
+    "select_names",
+    "select_subdict",
+]
 
 T = TypeVar("T")
 
-Adapt = str | Sequence[str] | Callable[[str], bool] | None
+Selection = str | Sequence[str] | Callable[[str], bool] | None
 """Which parameters adapt: a shell-style pattern of names (`"head.*"`), several, a predicate, or `None` for all."""
 
 
@@ -43,29 +51,29 @@ def select_subdict(
     return {inner: params[name] for inner, name in wanted.items()}
 
 
-def select_names(names: Iterable[str], adapt: Adapt, owner: str, argument: str = "adapt") -> list[str]:
-    """The names that `adapt` selects, in the order of `names`.
+def select_names(names: Iterable[str], selection: Selection, owner: str, argument: str = "names") -> list[str]:
+    """The names that a selection picks, in the order of `names`.
 
     >>> select_names(["features.weight", "head.weight", "head.bias"], "head.*", "Model")
     ['head.weight', 'head.bias']
 
     Args:
         names: all parameter names.
-        adapt: `None` for all; a shell-style pattern, case-sensitive, in which `*` also matches dots; several
+        selection: `None` for all; a shell-style pattern, case-sensitive, in which `*` also matches dots; several
             patterns, of which a name must match one; or a predicate of the name.
         owner: the module's class name, for messages.
-        argument: what `adapt` is called where it came from, for messages.
+        argument: name of the selection where the caller gave it, for messages.
 
     Raises:
         ValueError: if a pattern matches no name, or nothing is selected.
     """
     known = list(names)
-    if adapt is None:
+    if selection is None:
         return known
-    if callable(adapt):
-        chosen = [name for name in known if adapt(name)]
+    if callable(selection):
+        chosen = [name for name in known if selection(name)]
     else:
-        patterns = [adapt] if isinstance(adapt, str) else list(adapt)
+        patterns = [selection] if isinstance(selection, str) else list(selection)
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
                 raise ValueError(
@@ -74,7 +82,7 @@ def select_names(names: Iterable[str], adapt: Adapt, owner: str, argument: str =
         chosen = [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
     if not chosen:
         raise ValueError(
-            f"`{argument}` selects no parameter of {owner}, got {adapt!r}; select at least one of "
+            f"`{argument}` selects no parameter of {owner}, got {selection!r}; select at least one of "
             f"{', '.join(known) or 'none'}, or pass None for all."
         )
     return chosen

@@ -1,38 +1,24 @@
-"""What both backends check before an inner loop: numbers, learning rates, optimisers, statistics per step."""
+"""Learning rates and optimisers of an inner loop: numbers, shapes and names, checked before an array is computed."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
 from metabridge.adaptation.names import check_names
+from metabridge.checks import require
 
 __all__ = [
     "ADAPTED",
-    "check_buffers",
     "check_numbers",
     "check_optimiser",
     "check_rate",
-    "check_steps",
     "rate_at_step",
     "rates_by_name",
-    "require",
 ]
 
 ADAPTED = "the adapted part"
 """Whose parameters a learning rate by name must name: with a selection, not all of the model's."""
-
-
-def require(holds: bool, argument: str, constraint: str, value: object) -> None:
-    """Raise `ValueError` unless the constraint holds."""
-    if not holds:
-        raise ValueError(f"`{argument}` must be {constraint}, got {value!r}.")
-
-
-def check_steps(steps: int) -> None:
-    """Raise `ValueError` unless `steps` is a count of inner steps, 0 included."""
-    counts = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0
-    require(counts, "steps", "an integer of at least 0", steps)
 
 
 def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, ...] = ()) -> None:
@@ -97,26 +83,4 @@ def check_optimiser(optimiser: object, argument: str = "optimiser") -> None:
         raise TypeError(
             f"`{argument}` must be a pair of functions (init, update), got {optimiser!r}; "
             "make one with sgd or adam of the backend's `optimisers`."
-        )
-
-
-def check_buffers(buffers: object, batch_norm: str | None, steps: int) -> None:
-    """Raise `ValueError` unless `buffers` fit the policy of batch normalisation.
-
-    With `"per-step"` they are a list of `steps + 1` mappings: one for each inner step and one for the query set.
-    Otherwise they are one mapping, or `None` for the model's own.
-    """
-    if batch_norm != "per-step":
-        if buffers is not None and not isinstance(buffers, Mapping):
-            raise ValueError(
-                f"`buffers` must be a mapping name → array with batch_norm={batch_norm!r}, got "
-                f'{type(buffers).__name__}; a list of mappings goes with batch_norm="per-step".'
-            )
-        return
-    fits = isinstance(buffers, Sequence) and all(isinstance(each, Mapping) for each in buffers)
-    count = len(buffers) if isinstance(buffers, Sequence) else 0
-    if not fits or count != steps + 1:
-        raise ValueError(
-            f'`buffers` must be a list of steps + 1 = {steps + 1} mappings with batch_norm="per-step", got '
-            f"{f'{count} of them' if fits else type(buffers).__name__}; make it with per_step_buffers(model, {steps})."
         )

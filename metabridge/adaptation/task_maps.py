@@ -1,22 +1,66 @@
-"""How the tasks of a meta-batch are computed: all at once, or one after another.
+"""How the tasks of a meta-batch are computed: all at once, one after another, or some at a time.
 
-Vectorising over tasks turns the convolutions of differently adapted networks into grouped convolutions. A GPU
-runs those well; on a CPU they cost two to three times the loop in PyTorch and up to thirty times in XLA.
-Networks of matrix products gain from vectorising everywhere.
+Vectorising over tasks turns the convolutions of differently adapted networks into grouped convolutions. A GPU runs
+those well; on a CPU they cost two to three times the loop in PyTorch and up to thirty times in XLA. Networks of matrix
+products gain from vectorising everywhere, and so does a network whose convolutions no task adapts.
 """
 
-from typing import Literal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
-__all__ = ["TaskMap", "choose_task_map"]
+from metabridge.checks import check_count
 
-TaskMap = Literal["vectorised", "sequential"]
+__all__ = ["Chunked", "ResolvedTaskMap", "TaskMap", "check_task_map", "resolve_task_map"]
+
+_NAMES = ("auto", "vectorised", "sequential")
 
 
-def choose_task_map(device_kind: str, has_convolutions: bool) -> TaskMap:
-    """The faster of the two on this device for such a network.
+@dataclass(frozen=True)
+class Chunked:
+    """Some tasks at a time: the memory of `size` vectorised tasks, and the result of all.
+
+    Attributes:
+        size: tasks that are computed at once; the last chunk may have fewer.
+
+    Raises:
+        ValueError: for a size below 1.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        check_count(self.size, "size")
+
+
+ResolvedTaskMap: TypeAlias = Literal["vectorised", "sequential"] | Chunked
+
+TaskMap: TypeAlias = Literal["auto"] | ResolvedTaskMap
+"""`"auto"` (the faster one on the device at hand), `"vectorised"`, `"sequential"` or `Chunked(size)`."""
+
+
+def check_task_map(task_map: object) -> None:
+    """Raise `ValueError` unless `task_map` is one of the values of `TaskMap`."""
+    if not isinstance(task_map, Chunked) and task_map not in _NAMES:
+        raise ValueError(
+            f"`task_map` must be {', '.join(map(repr, _NAMES))} or Chunked(size), got {task_map!r}; "
+            "Chunked is in metabridge.adaptation.task_maps."
+        )
+
+
+def resolve_task_map(task_map: TaskMap, device_kind: str, adapted_shapes: Iterable[tuple[int, ...]]) -> ResolvedTaskMap:
+    """`task_map` itself, or for `"auto"` the faster one on this device.
+
+    >>> resolve_task_map("auto", "cpu", [(64, 1, 3, 3), (64,)])
+    'sequential'
 
     Args:
+        task_map: what the caller asked for.
         device_kind: `"cpu"`, `"cuda"`, `"gpu"`, …
-        has_convolutions: whether the network has parameters of convolutions.
+        adapted_shapes: shapes of the parameters that differ from task to task. A weight of three axes or more counts
+            as a convolution's.
     """
-    return "sequential" if device_kind == "cpu" and has_convolutions else "vectorised"
+    if task_map != "auto":
+        return task_map
+    convolves = any(len(shape) >= 3 for shape in adapted_shapes)
+    return "sequential" if device_kind == "cpu" and convolves else "vectorised"

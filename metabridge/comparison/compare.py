@@ -5,6 +5,7 @@ finite differences and against the first-order gradient) and two whole runs side
 measured in float32, one backend after the other. The records of `metabridge.comparison.findings` hold the results.
 """
 
+import copy
 import hashlib
 import sys
 import time
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.backends import Backend, Learner, check_finite, load_backend
+from metabridge.backends import Backend, Learner, load_backend
 from metabridge.comparison.findings import (
     NAMES,
     AdaptationCurves,
@@ -26,11 +27,12 @@ from metabridge.comparison.findings import (
     Trajectory,
 )
 from metabridge.comparison.measures import LIMITS, central_difference_error, identical_episodes, random_direction
-from metabridge.configs import RunConfig
+from metabridge.configs import MAMLConfig, RunConfig
 from metabridge.episodes.batches import EpisodeBatch, arrays_digest
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.networks.parameters import Parameters, initial_parameters, relative_difference
+from metabridge.runs.losses import check_finite
 from metabridge.runs.manifests import make_manifest
 from metabridge.runs.statistics import mean_and_ci95
 from metabridge.toy import ToyMetaDataset
@@ -43,7 +45,7 @@ _CURVE_TASKS = 4
 _CURVE_POINTS = 241
 
 T = TypeVar("T")
-Progress = Callable[[Iterable[T], str], Iterable[T]]
+Progress = Callable[[Iterable[T], str, int], Iterable[T]]
 
 
 def compare(
@@ -64,7 +66,7 @@ def compare(
 
     Raises:
         ModuleNotFoundError: if a framework is missing; the message names the extra.
-        FloatingPointError: if a meta-objective is NaN or infinite.
+        FloatingPointError: if a meta-loss is NaN or infinite.
     """
     device = _common_device(device)
     doubles = {name: load_backend(name, device, "float64") for name in NAMES}
@@ -75,7 +77,7 @@ def compare(
     first_batch = meta_train.episodes(range(run.meta_batch_size), run.seed)
     learners = {name: doubles[name].learner(run, initial) for name in NAMES}
     gradients = _Gradients(run, doubles, first_batch, show)
-    before, differences, share = gradients.measure(initial)
+    before, errors, shares = gradients.measure(initial)
     episodes, trajectory = _run_side_by_side(run, meta_train, doubles, learners, show)
     after = gradients.relative_error(learners[NAMES[0]].parameters())
     trained = {name: _train(run, singles[name], initial, meta_train, meta_test, show) for name in NAMES}
@@ -83,7 +85,7 @@ def compare(
         run=run,
         limits=LIMITS[run.model.name],
         episodes=episodes,
-        meta_gradient=MetaGradient(max(before, after), "before" if before >= after else "after", differences, share),
+        meta_gradient=MetaGradient(max(before, after), "before" if before >= after else "after", errors, shares),
         trajectory=trajectory,
         backends={name: training for name, (training, _) in trained.items()},
         manifest=make_manifest(run, meta_train, meta_test),
@@ -99,16 +101,16 @@ def _common_device(device: str) -> str:
     return "cpu" if any(load_backend(name, "auto", "float32").device == "cpu" for name in NAMES) else "gpu"
 
 
-def _progress_bar(items: Iterable[T], label: str) -> Iterable[T]:
+def _progress_bar(items: Iterable[T], label: str, total: int) -> Iterable[T]:
     from tqdm.auto import tqdm
 
     seconds = 0.1 if sys.stderr.isatty() else 10  # a log keeps every update
-    bar: Iterable[T] = tqdm(items, desc=f"{label:<34}", mininterval=seconds, dynamic_ncols=True)
+    bar: Iterable[T] = tqdm(items, desc=f"{label:<34}", total=total, mininterval=seconds, dynamic_ncols=True)
     return bar
 
 
-def _no_progress(items: Iterable[T], label: str) -> Iterable[T]:
-    del label
+def _no_progress(items: Iterable[T], label: str, total: int) -> Iterable[T]:
+    del label, total
     return items
 
 
@@ -122,17 +124,22 @@ class _Gradients:
         self.show = show
 
     def measure(self, parameters: Parameters) -> tuple[float, dict[str, float], dict[str, float]]:
-        """Relative error between the backends; finite-difference error and second-order share of each."""
+        """Relative error between the backends; of each its error against finite differences and its second-order share.
+
+        The algorithm's record says which of the last two it has; the mapping of the other is empty.
+        """
         exact = {name: np.asarray(array, np.float64) for name, array in parameters.items()}
         gradients, errors, shares = {}, {}, {}
-        for name in self.show(NAMES, "meta-gradients, float64"):
+        for name in self.show(NAMES, "meta-gradients, float64", len(NAMES)):
             learner = self.backends[name].learner(self.run, exact)
-            objective, gradients[name] = learner.meta_gradient(self.batches[name])
-            _named(name, check_finite, objective, 0)
-            errors[name] = _finite_difference_error(learner, self.batches[name], exact, gradients[name])
-            first_order = replace(self.run, algorithm=replace(self.run.algorithm, first_order=True))
-            shortened = self.backends[name].learner(first_order, exact).meta_gradient(self.batches[name])[1]
-            shares[name] = relative_difference(shortened, gradients[name])
+            loss, gradients[name] = learner.meta_gradient(self.batches[name])
+            _named(name, check_finite, loss, 0)
+            if self.run.algorithm.follows_gradient:
+                errors[name] = _finite_difference_error(learner, self.batches[name], exact, gradients[name])
+            if self.run.algorithm.has_second_order:
+                first_order = replace(self.run, algorithm=self.run.algorithm.without_second_order())
+                shortened = self.backends[name].learner(first_order, exact).meta_gradient(self.batches[name])[1]
+                shares[name] = relative_difference(shortened, gradients[name])
         return relative_difference(gradients[NAMES[0]], gradients[NAMES[1]]), errors, shares
 
     def relative_error(self, parameters: Parameters) -> float:
@@ -146,11 +153,11 @@ class _Gradients:
 def _finite_difference_error(learner: Learner, batch: Any, at: Parameters, gradient: Parameters) -> float:
     """The largest error of `gradient` along a few random directions."""
 
-    def objective(point: Parameters) -> float:
-        return learner.objective_at(point, batch)
+    def loss(point: Parameters) -> float:
+        return learner.loss_at(point, batch)
 
     directions = [random_direction(at, number) for number in range(_DIRECTIONS)]
-    return max(central_difference_error(objective, at, gradient, direction) for direction in directions)
+    return max(central_difference_error(loss, at, gradient, direction) for direction in directions)
 
 
 def _run_side_by_side(
@@ -163,13 +170,13 @@ def _run_side_by_side(
     """Both float64 runs, meta-step by meta-step, on the same batches; every batch that arrives is checked."""
     check = _EpisodeCheck()
     losses: dict[str, list[float]] = {name: [] for name in NAMES}
-    for batch in show(
-        EpisodeLoader(meta_train, run.meta_batch_size, run.steps, run.seed), "two runs side by side, float64"
-    ):
-        received = {name: backends[name].receive(batch) for name in NAMES}
-        check.add(batch, {name: backends[name].to_numpy(data) for name, data in received.items()})
+    sent = EpisodeLoader(meta_train, run.meta_batch_size, run.steps, run.seed)
+    feeds = [backends[name].feed(copy.copy(sent)) for name in NAMES]
+    for batch, *received in show(zip(sent, *feeds, strict=True), "two runs side by side, float64", run.steps):
+        arrived = dict(zip(NAMES, received, strict=True))
+        check.add(batch, {name: backends[name].to_numpy(data) for name, data in arrived.items()})
         for name in NAMES:
-            losses[name].append(_named(name, learners[name].step, received[name]))
+            losses[name].append(_named(name, float, learners[name].step(arrived[name])))
     difference = relative_difference(learners[NAMES[0]].parameters(), learners[NAMES[1]].parameters())
     return check.result(), Trajectory({name: np.array(values) for name, values in losses.items()}, difference)
 
@@ -228,10 +235,10 @@ def _train(
     """One backend's float32 run: losses, time per meta-step, and quality on test episodes."""
     learner = backend.learner(run, initial)
     losses, times = [], []
-    for batch in show(EpisodeLoader(meta_train, run.meta_batch_size, run.steps, run.seed), f"{backend.name}, float32"):
-        data = backend.receive(batch)
+    loader = EpisodeLoader(meta_train, run.meta_batch_size, run.steps, run.seed)
+    for data in show(backend.feed(loader), f"{backend.name}, float32", run.steps):
         started = time.perf_counter()
-        losses.append(_named(backend.name, learner.step, data))
+        losses.append(_named(backend.name, float, learner.step(data)))
         times.append(time.perf_counter() - started)
     after, before = _test(run, backend, learner, meta_test, show)
     quality, half_width = mean_and_ci95(after)
@@ -242,7 +249,7 @@ def _train(
         meta_step_ms=1000 * float(np.median(times[1:])) if len(times) > 1 else None,
         quality=quality,
         quality_ci95=half_width,
-        quality_before=float(before.mean()),
+        quality_before=float(before.mean()) if len(before) else None,
         parameters=learner.parameters(),
     )
     return training, learner
@@ -251,20 +258,21 @@ def _train(
 def _test(
     run: RunConfig, backend: Backend, learner: Learner, meta_test: MetaDataset, show: Progress[Any]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """`(episodes,)` quality of each test episode after and before adaptation."""
-    loader = EpisodeLoader(meta_test, run.meta_batch_size, -(-TEST_EPISODES // run.meta_batch_size), run.seed)
-    after, before = [], []
-    for batch in show(loader, f"{backend.name}, test episodes"):
-        data = backend.receive(batch)
+    """`(episodes,)` quality of each test episode after adaptation, and before it where there are inner steps."""
+    batches = -(-TEST_EPISODES // run.meta_batch_size)
+    loader = EpisodeLoader(meta_test, run.meta_batch_size, batches, run.seed)
+    after, before = [], [np.zeros(0)]
+    for data in show(backend.feed(loader), f"{backend.name}, test episodes", batches):
         after.append(learner.evaluate(data))
-        before.append(learner.evaluate(data, inner_steps=0))
+        if run.algorithm.has_inner_steps:
+            before.append(learner.evaluate(data, inner_steps=0))
     return np.concatenate(after)[:TEST_EPISODES], np.concatenate(before)[:TEST_EPISODES]
 
 
 def _adaptation_curves(
     run: RunConfig, meta_test: MetaDataset, backends: dict[str, Backend], learners: dict[str, Learner]
 ) -> AdaptationCurves | None:
-    if not isinstance(meta_test, ToyMetaDataset):
+    if not isinstance(meta_test, ToyMetaDataset) or not isinstance(run.algorithm, MAMLConfig):
         return None
     batch = meta_test.episodes(range(_CURVE_TASKS), run.seed)
     points = np.concatenate([inputs[..., 0] for inputs, _ in batch.values()], axis=1, dtype=np.float64)

@@ -43,8 +43,9 @@ class MetaGradient:
     Attributes:
         max_relative_error: ‖torch − jax‖ / ‖jax‖, the larger of before and after the run.
         worst_point: which of the two that was.
-        finite_difference_errors: backend → error against central differences of its own objective.
-        second_order_shares: backend → ‖g − g_first_order‖ / ‖g‖.
+        finite_difference_errors: backend → error against central differences of its own meta-loss; empty where the
+            algorithm's update is not that gradient.
+        second_order_shares: backend → ‖g − g_first_order‖ / ‖g‖; empty where the algorithm has no second derivatives.
     """
 
     max_relative_error: float
@@ -53,14 +54,14 @@ class MetaGradient:
     second_order_shares: dict[str, float]
 
     @property
-    def finite_difference_error(self) -> float:
-        """The larger of both."""
-        return max(self.finite_difference_errors.values())
+    def finite_difference_error(self) -> float | None:
+        """The larger of both, `None` if there is none."""
+        return max(self.finite_difference_errors.values(), default=None)
 
     @property
-    def second_order_share(self) -> float:
-        """The smaller of both."""
-        return min(self.second_order_shares.values())
+    def second_order_share(self) -> float | None:
+        """The smaller of both, `None` if there is none."""
+        return min(self.second_order_shares.values(), default=None)
 
 
 @dataclass
@@ -68,7 +69,7 @@ class Trajectory:
     """Two float64 runs, step by step.
 
     Attributes:
-        losses: backend → `(steps,)` meta-objective before each step.
+        losses: backend → `(steps,)` meta-loss before each step.
         max_relative_parameter_difference: ‖torch − jax‖ / ‖jax‖ of all parameters after the last step.
     """
 
@@ -93,11 +94,11 @@ class Training:
     Attributes:
         version: of the framework.
         device: what computed.
-        losses: `(steps,)` meta-objective before each step.
+        losses: `(steps,)` meta-loss before each step.
         meta_step_ms: median time of a meta-step without the first, which compiles; `None` if that was the only one.
         quality: mean over test episodes after adaptation: accuracy, or mean squared error.
         quality_ci95: half-width of its 95 % confidence interval.
-        quality_before: the same mean without adaptation.
+        quality_before: the same mean without adaptation, `None` where the algorithm has no inner steps.
         parameters: after the run, neutral.
     """
 
@@ -107,7 +108,7 @@ class Training:
     meta_step_ms: float | None
     quality: float
     quality_ci95: float
-    quality_before: float
+    quality_before: float | None
     parameters: Parameters
 
 
@@ -166,13 +167,13 @@ class Comparison:
                 f"Meta-gradients differ {gradient.worst_point} the run by a relative "
                 f"{gradient.max_relative_error:.2e}, more than {limits.meta_gradient:g}."
             )
-        for name in NAMES:
-            error, share = gradient.finite_difference_errors[name], gradient.second_order_shares[name]
+        for name, error in gradient.finite_difference_errors.items():
             if not error <= limits.finite_difference:
                 found.append(
                     f"The meta-gradient of {name} differs from finite differences by {error:.2e}, "
                     f"more than {limits.finite_difference:g}."
                 )
+        for name, share in gradient.second_order_shares.items():
             if not share >= limits.second_order_share:
                 found.append(
                     f"The meta-gradient of {name} is the first-order one up to {share:.2e}: "

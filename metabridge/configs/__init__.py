@@ -1,9 +1,29 @@
 """Frozen records of every choice a run makes; they validate themselves and go to and from JSON."""
 
-from metabridge.configs.algorithms import AlgorithmConfig
+from metabridge.configs.algorithms import (
+    ALGORITHMS,
+    AlgorithmConfig,
+    ANILConfig,
+    FOMAMLConfig,
+    MAMLConfig,
+    PrototypicalConfig,
+    algorithm_record,
+)
 from metabridge.configs.episode import EpisodeConfig
 from metabridge.configs.network import ModelConfig
 from metabridge.configs.optimiser import OptimiserConfig
 from metabridge.configs.run import RunConfig
 
-__all__ = ["AlgorithmConfig", "EpisodeConfig", "ModelConfig", "OptimiserConfig", "RunConfig"]
+__all__ = [
+    "ALGORITHMS",
+    "ANILConfig",
+    "AlgorithmConfig",
+    "EpisodeConfig",
+    "FOMAMLConfig",
+    "MAMLConfig",
+    "ModelConfig",
+    "OptimiserConfig",
+    "PrototypicalConfig",
+    "RunConfig",
+    "algorithm_record",
+]

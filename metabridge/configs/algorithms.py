@@ -1,31 +1,190 @@
-"""The records of the algorithms."""
+"""The records of the algorithms: their choices, and what may be asked of each.
 
-from dataclasses import dataclass
+A new algorithm has a record here, a file in each backend's `algorithms/`, and a line in that folder's table.
+"""
 
-from metabridge.checks import is_count, is_positive, require
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+from metabridge.checks import check_choice, check_count, check_positive, require
 from metabridge.configs.record import Config
 
-__all__ = ["AlgorithmConfig"]
+__all__ = [
+    "ALGORITHMS",
+    "ANILConfig",
+    "AlgorithmConfig",
+    "FOMAMLConfig",
+    "MAMLConfig",
+    "PrototypicalConfig",
+    "algorithm_record",
+]
 
 
 @dataclass(frozen=True)
 class AlgorithmConfig(Config):
-    """Which meta-learning algorithm, with what inner loop.
+    """A meta-learning algorithm: its choices as fields, the facts about it as class attributes.
 
     Attributes:
-        name: `"maml"` (Finn et al. 2017).
-        inner_steps: gradient steps on the support set.
-        inner_lr: step size of the inner loop (the paper's alpha).
-        first_order: drop the second derivatives (the paper's first-order approximation).
+        name: what the command line and JSON call it.
+        title: its name in the literature.
+        reference: authors, year and arXiv number.
+        solves_regression: whether it works on tasks without classes.
+        embeds: whether its network is an embedding, without a head of one output per class.
+        has_inner_steps: whether it adapts to a task by steps, so that their number can be chosen when it predicts.
+        has_second_order: whether its meta-gradient contains second derivatives.
+        follows_gradient: whether its meta-gradient is the gradient of its meta-loss, so that finite differences of the
+            loss must agree with it.
     """
 
-    name: str = "maml"
+    name: ClassVar[str]
+    title: ClassVar[str]
+    reference: ClassVar[str]
+    solves_regression: ClassVar[bool] = True
+    embeds: ClassVar[bool] = False
+
+    @property
+    def has_inner_steps(self) -> bool:
+        """Whether it adapts to a task by steps."""
+        return False
+
+    @property
+    def has_second_order(self) -> bool:
+        """Whether its meta-gradient contains second derivatives."""
+        return False
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether its meta-gradient is the gradient of its meta-loss."""
+        return True
+
+    def without_second_order(self) -> "AlgorithmConfig":
+        """The same algorithm with the second derivatives left out of its meta-gradient."""
+        raise ValueError(f"{self.title} has no second derivatives that could be left out.")
+
+    def describe(self) -> str:
+        """The algorithm and its choices in a few words."""
+        return self.title
+
+    def to_dict(self) -> dict[str, Any]:
+        """The name and the fields as JSON-ready values."""
+        return {"name": self.name, **super().to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The record that `name` among the values names, from the other values.
+
+        Raises:
+            ValueError: for an unknown algorithm or an unknown field.
+        """
+        fields = dict(values)
+        record: Any = algorithm_record(fields.pop("name", "maml"))
+        restored: Any = super(AlgorithmConfig, record).from_dict(fields)
+        return restored
+
+
+@dataclass(frozen=True)
+class MAMLConfig(AlgorithmConfig):
+    """Model-agnostic meta-learning.
+
+    Attributes:
+        inner_steps: gradient steps on the support set.
+        inner_lr: step size of the inner loop (the paper's alpha).
+        first_order: leave the second derivatives out (the paper's first-order approximation).
+    """
+
+    name: ClassVar[str] = "maml"
+    title: ClassVar[str] = "MAML"
+    reference: ClassVar[str] = "Finn, Abbeel, Levine 2017, arXiv 1703.03400"
+    names: ClassVar[str | None] = None
+    """Which parameters the inner loop adapts: a pattern of names, `None` for all."""
+
     inner_steps: int = 1
     inner_lr: float = 0.01
     first_order: bool = False
 
     def __post_init__(self) -> None:
-        require(self.name == "maml", "algorithm", "'maml'", self.name)
-        require(is_count(self.inner_steps), "inner_steps", "a positive integer", self.inner_steps)
-        require(is_positive(self.inner_lr), "inner_lr", "a positive finite number", self.inner_lr)
+        check_count(self.inner_steps, "inner_steps")
+        check_positive(self.inner_lr, "inner_lr")
         require(isinstance(self.first_order, bool), "first_order", "true or false", self.first_order)
+
+    @property
+    def has_inner_steps(self) -> bool:
+        """Whether it adapts to a task by steps."""
+        return True
+
+    @property
+    def has_second_order(self) -> bool:
+        """Whether its meta-gradient contains second derivatives."""
+        return not self.first_order
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Whether its meta-gradient is the gradient of its meta-loss; that of first order is not."""
+        return not self.first_order
+
+    def without_second_order(self) -> "AlgorithmConfig":
+        """The same algorithm of first order."""
+        return replace(self, first_order=True)
+
+    def describe(self) -> str:
+        """The algorithm and its choices in a few words."""
+        order = "first-order " if self.first_order else ""
+        steps = "step" if self.inner_steps == 1 else "steps"
+        return f"{order}{self.title} with {self.inner_steps} inner {steps} of {self.inner_lr:g}"
+
+
+@dataclass(frozen=True)
+class FOMAMLConfig(MAMLConfig):
+    """First-order MAML: MAML whose second derivatives are left out.
+
+    Attributes:
+        inner_steps: gradient steps on the support set.
+        inner_lr: step size of the inner loop.
+        first_order: always true.
+    """
+
+    name: ClassVar[str] = "fomaml"
+
+    first_order: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.first_order, "first_order", "true for fomaml", self.first_order)
+
+
+@dataclass(frozen=True)
+class ANILConfig(MAMLConfig):
+    """Almost no inner loop: MAML whose inner loop adapts the head alone; attributes as in `MAMLConfig`."""
+
+    name: ClassVar[str] = "anil"
+    title: ClassVar[str] = "ANIL"
+    reference: ClassVar[str] = "Raghu, Raghu, Bengio, Vinyals 2020, arXiv 1909.09157"
+    names: ClassVar[str | None] = "head.*"
+
+
+@dataclass(frozen=True)
+class PrototypicalConfig(AlgorithmConfig):
+    """Prototypical networks."""
+
+    name: ClassVar[str] = "protonet"
+    title: ClassVar[str] = "prototypical networks"
+    reference: ClassVar[str] = "Snell, Swersky, Zemel 2017, arXiv 1703.05175"
+    solves_regression: ClassVar[bool] = False
+    embeds: ClassVar[bool] = True
+
+
+ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
+    record.name: record for record in (MAMLConfig, FOMAMLConfig, ANILConfig, PrototypicalConfig)
+}
+"""Name → record, of every algorithm."""
+
+
+def algorithm_record(name: str) -> type[AlgorithmConfig]:
+    """The record of the algorithm called `name`.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    check_choice(name, "algorithm", ALGORITHMS)
+    return ALGORITHMS[name]

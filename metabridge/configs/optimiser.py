@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from metabridge.checks import is_positive, require
+from metabridge.checks import check_choice, check_positive, require
 from metabridge.configs.record import Config
 
 __all__ = ["OptimiserConfig"]
@@ -10,20 +10,30 @@ __all__ = ["OptimiserConfig"]
 
 @dataclass(frozen=True)
 class OptimiserConfig(Config):
-    """The outer loop's Adam (Kingma & Ba 2015).
+    """The optimiser of the outer loop.
 
     Attributes:
+        name: `"adam"` (Kingma, Ba 2015, arXiv 1412.6980) or `"sgd"`.
         learning_rate: step size (MAML's beta).
-        betas: decay rates of the first and second moment.
-        eps: added to the root of the second moment.
+        betas: Adam's decay rates of the first and second moment.
+        eps: what Adam adds to the root of the second moment.
+        momentum: share of the last step's velocity that SGD keeps.
     """
 
+    name: str = "adam"
     learning_rate: float = 0.001
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        require(is_positive(self.learning_rate), "learning_rate", "a positive finite number", self.learning_rate)
+        check_choice(self.name, "optimiser", ("adam", "sgd"))
+        check_positive(self.learning_rate, "learning_rate")
         betas_fit = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(betas_fit, "betas", "two numbers in [0, 1)", self.betas)
-        require(is_positive(self.eps), "eps", "a positive finite number", self.eps)
+        check_positive(self.eps, "eps")
+        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+
+    def describe(self) -> str:
+        """The optimiser and its step size in a few words."""
+        return f"{'Adam' if self.name == 'adam' else 'SGD'} with {self.learning_rate:g}"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from metabridge.checks import is_count, require
-from metabridge.configs.algorithms import AlgorithmConfig
+from metabridge.configs.algorithms import AlgorithmConfig, MAMLConfig
 from metabridge.configs.episode import EpisodeConfig
 from metabridge.configs.network import ModelConfig
 from metabridge.configs.optimiser import OptimiserConfig
@@ -21,8 +21,8 @@ class RunConfig(Config):
         variant: variant of the benchmark's archives, `None` where there is only one.
         episode: what an episode is.
         model: the network.
-        algorithm: the inner loop.
-        optimiser: the outer loop.
+        algorithm: the meta-learning algorithm.
+        optimiser: of the outer loop.
         meta_batch_size: tasks per meta-step.
         steps: meta-steps.
         seed: decides the episodes and the initial parameters.
@@ -32,7 +32,7 @@ class RunConfig(Config):
     variant: str | None = None
     episode: EpisodeConfig = field(default_factory=lambda: EpisodeConfig(None, 10, 10))
     model: ModelConfig = field(default_factory=ModelConfig)
-    algorithm: AlgorithmConfig = field(default_factory=AlgorithmConfig)
+    algorithm: AlgorithmConfig = field(default_factory=MAMLConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     meta_batch_size: int = 25
     steps: int = 100
@@ -44,5 +44,12 @@ class RunConfig(Config):
         seed_fits = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         require(seed_fits, "seed", "an integer", self.seed)
         ways = self.episode.ways
-        outputs_fit = ways is None or self.model.outputs == ways
-        require(outputs_fit, "model.outputs", f"the number of ways, which is {ways}", self.model.outputs)
+        solvable = ways is not None or self.algorithm.solves_regression
+        wanted = f"one that solves regressions, as {self.dataset} has no classes"
+        require(solvable, "algorithm", wanted, self.algorithm.name)
+        if self.algorithm.embeds:
+            require(self.model.outputs is None, "model.outputs", f"None for {self.algorithm.name}", self.model.outputs)
+        else:
+            outputs_fit = self.model.outputs == ways if ways is not None else self.model.outputs is not None
+            wanted = "a number" if ways is None else f"the number of ways, which is {ways}"
+            require(outputs_fit, "model.outputs", wanted, self.model.outputs)

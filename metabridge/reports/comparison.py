@@ -62,19 +62,16 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
     """The table: (measure, value, what it is held against)."""
     episodes, gradient, trajectory = comparison.episodes, comparison.meta_gradient, comparison.trajectory
     limits, quality = comparison.limits, comparison.quality_name
+    error, share = gradient.finite_difference_error, gradient.second_order_share
     rows = [
         ("identical episodes", f"{episodes.identical} of {episodes.total}", "all, bit for bit"),
         ("meta-gradient, relative error", f"{gradient.max_relative_error:.1e}", f"at most {limits.meta_gradient:g}"),
-        (
-            "meta-gradient against finite differences",
-            f"{gradient.finite_difference_error:.1e}",
-            f"at most {limits.finite_difference:g}",
-        ),
-        (
-            "second-order share of the meta-gradient",
-            f"{gradient.second_order_share:.3f}",
-            f"at least {limits.second_order_share:g}",
-        ),
+        ("meta-gradient against finite differences", "—", "not asked: the update is not the gradient of the meta-loss")
+        if error is None
+        else ("meta-gradient against finite differences", f"{error:.1e}", f"at most {limits.finite_difference:g}"),
+        ("second-order share of the meta-gradient", "—", "not asked: there are no second derivatives")
+        if share is None
+        else ("second-order share of the meta-gradient", f"{share:.3f}", f"at least {limits.second_order_share:g}"),
         (
             f"loss difference over {len(trajectory.differences)} meta-steps",
             f"{trajectory.scaled_differences.max():.1e}",
@@ -93,7 +90,8 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
             )
         )
         quality_text = f"{training.quality:.4f} ± {training.quality_ci95:.4f}"
-        rows.append((f"{label}: test {quality}", quality_text, f"{training.quality_before:.4f} before adaptation"))
+        before = "" if training.quality_before is None else f"{training.quality_before:.4f} before adaptation"
+        rows.append((f"{label}: test {quality}", quality_text, before))
     return rows
 
 
@@ -154,10 +152,9 @@ def _describe(comparison: Comparison) -> str:
         if run.episode.ways is None
         else f"{run.episode.ways}-way {run.episode.shots}-shot"
     )
-    steps = "step" if run.algorithm.inner_steps == 1 else "steps"
-    inner = f"{run.algorithm.inner_steps} inner {steps} of {run.algorithm.inner_lr:g}"
-    outer = f"{run.steps} meta-steps of {run.meta_batch_size} tasks"
-    return f"{name}, {task}, {run.algorithm.name.upper()} with {inner}, {run.model.name}, {outer}, seed {run.seed}"
+    outer = f"{run.steps} meta-steps of {run.meta_batch_size} tasks, {run.optimiser.describe()}"
+    network = f"{run.model.name} ({'-'.join(map(str, run.model.hidden))})"
+    return f"{name}, {task}, {run.algorithm.describe()}, {network}, {outer}, seed {run.seed}"
 
 
 def _figure_block(name: str, png: bytes) -> str:

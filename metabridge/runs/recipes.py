@@ -6,11 +6,19 @@ published.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, RunConfig
+from metabridge.checks import check_choice
+from metabridge.configs import (
+    AlgorithmConfig,
+    EpisodeConfig,
+    ModelConfig,
+    OptimiserConfig,
+    RunConfig,
+    algorithm_record,
+)
 from metabridge.datasets.catalogue import BENCHMARKS, load
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.toy.catalogue import load_toy
@@ -160,32 +168,69 @@ WITHOUT_RECIPE = {
 """Benchmark of the library that cannot be compared → why."""
 
 
+WIDTHS: Mapping[str, tuple[int, ...]] = {
+    "mlp": (40, 40),
+    "conv4": (64, 64, 64, 64),
+    "resnet12": (64, 160, 320, 640),
+}
+"""Network → widths of its layers where neither a recipe nor the user says: Finn et al. 2017; Lee et al. 2019."""
+
+
 def make_run(
     dataset: str = "sinusoid",
     variant: str | None = None,
+    *,
     ways: int | None = None,
     shots: int | None = None,
     test_shots: int | None = None,
     algorithm: str = "maml",
     inner_steps: int | None = None,
     inner_lr: float | None = None,
+    first_order: bool | None = None,
+    network: str | None = None,
+    hidden: tuple[int, ...] | None = None,
+    meta_optimiser: str = "adam",
+    meta_lr: float | None = None,
     meta_batch_size: int | None = None,
     steps: int | None = None,
     seed: int = 0,
 ) -> RunConfig:
     """The run of a benchmark's recipe with some choices replaced; `None` keeps the recipe's.
 
+    Args:
+        dataset: name of a benchmark.
+        variant: of the benchmark.
+        ways: N, classes per task.
+        shots: support examples per class.
+        test_shots: query examples per class.
+        algorithm: one of `metabridge.configs.ALGORITHMS`.
+        inner_steps: steps of the inner loop, for algorithms that have one.
+        inner_lr: their size.
+        first_order: leave the second derivatives out, for algorithms that have them.
+        network: `"mlp"`, `"conv4"` or `"resnet12"`.
+        hidden: widths of the network's layers.
+        meta_optimiser: of the outer loop, `"adam"` or `"sgd"`.
+        meta_lr: its step size.
+        meta_batch_size: tasks per meta-step.
+        steps: meta-steps.
+        seed: decides the episodes and the initial parameters.
+
     Raises:
-        ValueError: for an unknown benchmark or variant, ways for a regression, or a value out of range.
+        ValueError: for an unknown benchmark, variant, algorithm or network, ways for a regression, a choice that the
+            algorithm does not have, or a value out of range.
     """
     if dataset in WITHOUT_RECIPE:
         raise ValueError(f"`dataset` {dataset} cannot be compared: {WITHOUT_RECIPE[dataset]}; choose another one.")
-    if dataset not in RECIPES:
-        raise ValueError(f"`dataset` must be one of {', '.join(map(repr, RECIPES))}, got {dataset!r}.")
+    check_choice(dataset, "dataset", RECIPES)
     recipe = RECIPES[dataset]
     if recipe.ways is None and ways is not None:
         raise ValueError(f"`ways` must be left out: {dataset} is a regression and has no classes, got {ways}.")
     ways = recipe.ways if ways is None else ways
+    chosen = _algorithm(
+        algorithm,
+        asked={"inner_steps": inner_steps, "inner_lr": inner_lr, "first_order": first_order},
+        usual={"inner_steps": recipe.inner_steps, "inner_lr": recipe.inner_lr},
+    )
     outputs = 1 if ways is None else ways
     return RunConfig(
         dataset=dataset,
@@ -195,16 +240,32 @@ def make_run(
             recipe.shots if shots is None else shots,
             recipe.test_shots if test_shots is None else test_shots,
         ),
-        model=ModelConfig(recipe.model, recipe.input_shape, outputs, recipe.hidden),
-        algorithm=AlgorithmConfig(
-            algorithm,
-            recipe.inner_steps if inner_steps is None else inner_steps,
-            recipe.inner_lr if inner_lr is None else inner_lr,
-        ),
+        model=_network(recipe, network, hidden, None if chosen.embeds else outputs),
+        algorithm=chosen,
+        optimiser=OptimiserConfig(meta_optimiser, *(() if meta_lr is None else (meta_lr,))),
         meta_batch_size=recipe.meta_batch_size if meta_batch_size is None else meta_batch_size,
         steps=recipe.steps if steps is None else steps,
         seed=seed,
     )
+
+
+def _algorithm(name: str, asked: Mapping[str, Any], usual: Mapping[str, Any]) -> AlgorithmConfig:
+    """The record of an algorithm with the choices that were asked for, and else the usual ones it has."""
+    record = algorithm_record(name)
+    known = {choice.name for choice in fields(record)}
+    for choice, value in asked.items():
+        if value is not None and choice not in known:
+            has = ", ".join(sorted(known)) or "no choices"
+            raise ValueError(f"`{choice}` must be left out: {record.title} has {has}, got {value!r}.")
+    choices = {**usual, **{choice: value for choice, value in asked.items() if value is not None}}
+    return record(**{choice: value for choice, value in choices.items() if choice in known})
+
+
+def _network(recipe: Recipe, network: str | None, hidden: tuple[int, ...] | None, outputs: int | None) -> ModelConfig:
+    name = recipe.model if network is None else network
+    check_choice(name, "network", WIDTHS)
+    widths = recipe.hidden if name == recipe.model else WIDTHS[name]
+    return ModelConfig(name, recipe.input_shape, outputs, widths if hidden is None else hidden)
 
 
 def _variant(dataset: str, variant: str | None) -> str | None:

@@ -1,5 +1,14 @@
-"""Meta-learning algorithms, one file each."""
+"""Meta-learning algorithms, one file each, and the table that finds them by record."""
 
+from typing import Any
+
+from torch_backend.algorithms.algorithm import Algorithm
+from torch_backend.algorithms.anil import ANIL
+from torch_backend.algorithms.fomaml import FirstOrderMAML
 from torch_backend.algorithms.maml import MAML
+from torch_backend.algorithms.prototypical import Prototypical
 
-__all__ = ["MAML"]
+__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "Prototypical"]
+
+ALGORITHMS: dict[str, Any] = {"maml": MAML, "fomaml": FirstOrderMAML, "anil": ANIL, "protonet": Prototypical}
+"""Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""

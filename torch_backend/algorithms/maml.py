@@ -1,100 +1,125 @@
 """MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400): learn parameters from which a few gradient steps suffice."""
 
-from collections.abc import Callable
+from typing import Any
 
-import torch
 from torch import Tensor
 
+from metabridge.adaptation.names import Selection, select_names
+from metabridge.adaptation.rates import check_optimiser
+from metabridge.adaptation.steps import check_steps
 from metabridge.adaptation.task_maps import TaskMap
-from metabridge.configs import AlgorithmConfig
-from torch_backend.adaptation import gradient_of, sgd_update
-from torch_backend.modules.exact import active_transforms
+from metabridge.adaptation.trees import flatten
+from metabridge.configs import MAMLConfig
+from torch_backend.adaptation import adapt
+from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
+from torch_backend.algorithms.algorithm import Algorithm, Loss
+from torch_backend.apply import Model
+from torch_backend.optimisers import Optimiser, sgd
+from torch_backend.tasks import Batch, Randomness
 
-__all__ = ["MAML", "Apply", "Batch", "Loss", "Params"]
-
-Params = dict[str, Tensor]
-Apply = Callable[[Params, Tensor], Tensor]
-Loss = Callable[[Tensor, Tensor], Tensor]
-Batch = dict[str, tuple[Tensor, Tensor]]
+__all__ = ["MAML"]
 
 
-class MAML:
-    """The meta-objective of MAML and its exact gradient, as pure functions of the parameters.
+class MAML(Algorithm):
+    """Model-agnostic meta-learning: the loss on the query set after a few steps on the support set.
 
-    The meta-objective of a task is the loss on its query set after `inner_steps` steps of gradient descent on its
-    support set (the paper's theta' and equation 1); that of a meta-batch is the mean over its tasks, where the paper
-    sums them. `first_order` leaves the second derivatives out.
+    For a task with support loss `L_s` and query loss `L_q`:
+
+        φ_0 = θ,  φ_{k+1} = φ_k − α ∇ L_s(φ_k)  for k < steps,  meta-loss = L_q(φ_steps)
+
+    Finn, Abbeel, Levine 2017 (arXiv 1703.03400), equation 1 and algorithm 1, with θ = `params`. The meta-loss of a
+    meta-batch is the mean over its tasks, where the paper sums them; any optimiser may take the place of gradient
+    descent.
+
+        maml = MAML(network, cross_entropy, optimiser=sgd(0.4), steps=5)
+        params = dict(network.named_parameters())
+        loss, gradients = maml.meta_gradient(params, batch)     # or maml.loss(params, batch).backward()
 
     Args:
-        apply: a pure function `(params, inputs)` → outputs, for example `lambda p, x: model(x, params=p)`.
+        model: a MetaModule, an ordinary module, or a pure function `(params, inputs)` → outputs.
         loss: a function `(outputs, targets)` → scalar.
-        config: inner steps, inner step size, first order or not.
-        task_map: `"vectorised"`: all tasks at once (`torch.func.vmap`); `"sequential"`: one after another.
+        optimiser: of the inner loop, of `torch_backend.optimisers`. Learned rates, if they are tensors in it, get
+            their gradient from `loss(…).backward()`.
+        steps: inner steps.
+        names: which parameters adapt, a pattern such as `"head.*"`, several, a predicate of the name, or `None` for
+            all.
+        adjoint: how the inner loop is differentiated, see `torch_backend.adjoints`.
+        task_map: see `Algorithm`.
+        randomness: see `Algorithm`.
+
+    Raises:
+        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        ValueError: if `steps` is negative, or for an unknown `task_map`.
     """
 
-    def __init__(self, apply: Apply, loss: Loss, config: AlgorithmConfig, task_map: TaskMap = "vectorised") -> None:
-        self.apply = apply
-        self.loss = loss
-        self.config = config
-        self.task_map = task_map
+    def __init__(
+        self,
+        model: Model,
+        loss: Loss,
+        *,
+        optimiser: Optimiser,
+        steps: int = 1,
+        names: Selection = None,
+        adjoint: Adjoint = Unrolled(),  # noqa: B008  # frozen
+        task_map: TaskMap = "auto",
+        randomness: Randomness = "error",
+    ) -> None:
+        super().__init__(model, task_map, randomness)
+        check_optimiser(optimiser)
+        check_steps(steps)
+        self.loss_function = loss
+        self.optimiser = optimiser
+        self.steps = steps
+        self.names = names
+        self.adjoint = adjoint
 
-    def adapt(self, params: Params, inputs: Tensor, targets: Tensor, steps: int | None = None) -> Params:
-        """The parameters after `steps` (default: the config's) of gradient descent on one support set."""
+    @classmethod
+    def from_config(
+        cls, config: MAMLConfig, model: Model, loss: Loss, ways: int | None, task_map: TaskMap = "auto"
+    ) -> "MAML":
+        """The algorithm of a record, for a network with a head."""
+        del ways
+        adjoint = FirstOrder() if config.first_order else Unrolled()
+        return cls(
+            model,
+            loss,
+            optimiser=sgd(config.inner_lr),
+            steps=config.inner_steps,
+            names=config.names,
+            adjoint=adjoint,
+            task_map=task_map,
+        )
 
-        def support_loss(current: Params) -> Tensor:
-            return self.loss(self.apply(current, inputs), targets)
+    def adapt(self, params: Any, inputs: Tensor, targets: Tensor, steps: int | None = None) -> Any:
+        """The parameters after the inner loop on one support set, a tree like `params`.
 
-        for _ in range(self.config.inner_steps if steps is None else steps):
-            gradients = gradient_of(support_loss, params, create_graph=not self.config.first_order)
-            params = sgd_update(params, gradients, self.config.inner_lr, self.config.first_order)
-        return params
+        Args:
+            params: the meta-parameters.
+            inputs: of the support set.
+            targets: of the support set.
+            steps: how many; `None` for the algorithm's own number.
+        """
+        return adapt(
+            self.model,
+            self.loss_function,
+            inputs,
+            targets,
+            optimiser=self.optimiser,
+            steps=self.steps if steps is None else steps,
+            params=params,
+            names=self.names,
+            adjoint=self.adjoint,
+        ).params
 
-    def predict(self, params: Params, task: Batch, steps: int | None = None) -> Tensor:
-        """Outputs on one task's query set after `steps` of adapting to its support set (default: the config's)."""
+    def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> Tensor:
+        """Outputs `(n, …)` on one task's query set after the inner loop on its support set."""
         return self.apply(self.adapt(params, *task["train"], steps), task["test"][0])
 
-    def task_objective(self, params: Params, task: Batch) -> Tensor:
-        """The meta-objective of one task."""
-        return self.loss(self.predict(params, task), task["test"][1])
+    def task_loss(self, params: Any, task: Batch) -> Tensor:
+        """The loss on one task's query set after the inner loop on its support set."""
+        return self.loss_function(self.predict_task(params, task), task["test"][1])
 
-    def objective(self, params: Params, batch: Batch) -> Tensor:
-        """The meta-objective of a meta-batch, a scalar."""
-        if self.task_map == "vectorised":
-            return torch.func.vmap(self.task_objective, in_dims=(None, 0))(params, batch).mean()
-        return torch.stack([self.task_objective(params, task) for task in _tasks(batch)]).mean()
-
-    def meta_gradient(self, params: Params, batch: Batch) -> tuple[Tensor, Params]:
-        """The meta-objective of a meta-batch and its gradient with respect to `params`."""
-        if self.task_map == "vectorised":
-            gradients, objective = torch.func.grad_and_value(self.objective)(params, batch)
-            return objective, gradients
-        # Task by task, so that the graph of one task is all that memory must hold.
-        totals = {name: torch.zeros_like(value) for name, value in params.items()}
-        objectives = []
-        for task in _tasks(batch):
-            gradients, objective = self._task_gradient(params, task)
-            objectives.append(objective)
-            for name, gradient in gradients.items():
-                totals[name] += gradient
-        return torch.stack(objectives).mean(), {name: total / len(objectives) for name, total in totals.items()}
-
-    def _task_gradient(self, params: Params, task: Batch) -> tuple[Params, Tensor]:
-        if active_transforms():
-            return torch.func.grad_and_value(self.task_objective)(params, task)
-        leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        objective = self.task_objective(leaves, task)
-        found = torch.autograd.grad(objective, list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, found, strict=True)), objective.detach()
-
-    def predict_batch(self, params: Params, batch: Batch, steps: int | None = None) -> Tensor:
-        """Query outputs `(B, n, …)` of every task of a meta-batch, without a graph."""
-        with torch.no_grad():
-            if self.task_map == "vectorised":
-                return torch.func.vmap(self.predict, in_dims=(None, 0, None))(params, batch, steps)
-            return torch.stack([self.predict(params, task, steps) for task in _tasks(batch)])
-
-
-def _tasks(batch: Batch) -> list[Batch]:
-    """The meta-batch as a list of single tasks."""
-    count = len(next(iter(batch.values()))[0])
-    return [{name: (inputs[i], targets[i]) for name, (inputs, targets) in batch.items()} for i in range(count)]
+    def adapted_shapes(self, params: Any) -> list[tuple[int, ...]]:
+        """Shapes of the parameters that `names` selects."""
+        leaves = flatten(params)
+        return [tuple(leaves[name].shape) for name in select_names(leaves, self.names, "`params`")]

@@ -1,0 +1,63 @@
+"""A model of any kind as a pure function of its parameters, buffers and inputs."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jax_backend.modules import MetaModule, as_meta_module, call_with_buffers
+from metabridge.adaptation.batchnorm_policies import BatchNormPolicy
+
+__all__ = ["Apply", "Model", "as_model", "buffers_of", "run_model"]
+
+Apply = Callable[[Any, Any], Any]
+"""A pure function `(params, inputs)` → outputs; `params` may be any pytree of arrays."""
+
+Model = nnx.Module | Apply
+"""A MetaModule, an ordinary NNX module, or a pure function such as the `apply` of a Linen module."""
+
+
+def as_model(model: Model) -> MetaModule | Apply:
+    """A MetaModule or a pure function as it is, an ordinary module as a MetaModule.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(model, nnx.Module):
+        return model if isinstance(model, MetaModule) else as_meta_module(model)
+    if not callable(model):
+        raise TypeError(
+            f"`model` must be a module or a function apply(params, inputs), got {type(model).__name__}; "
+            "pass for example an nnx.Module, or the `apply` of a Linen module."
+        )
+    return model
+
+
+def run_model(
+    model: MetaModule | Apply,
+    params: Any,
+    inputs: Any,
+    buffers: Mapping[str, jax.Array] | None = None,
+    batch_norm: BatchNormPolicy | None = None,
+) -> tuple[Any, dict[str, jax.Array]]:
+    """The outputs of a model with these parameters, and the buffers that the call moved, without gradients.
+
+    Args:
+        model: what `as_model` returned.
+        params: all parameters.
+        inputs: of the model.
+        buffers: name → array for all buffers of a module; `None` for its own, which the call leaves alone.
+        batch_norm: `"batch"` or `"frozen"`, `None` for the module's own policy.
+    """
+    if not isinstance(model, MetaModule):
+        return model(params, inputs), {}
+    if buffers is None and batch_norm is None:
+        return model(inputs, params=params), {}
+    outputs, moved = call_with_buffers(model, inputs, params=params, buffers=buffers, batch_norm=batch_norm)
+    return outputs, {name: jax.lax.stop_gradient(value) for name, value in moved.items()}
+
+
+def buffers_of(model: MetaModule | Apply) -> dict[str, jax.Array]:
+    """Name → buffer of a module; a function has none."""
+    return dict(model.meta_named_buffers()) if isinstance(model, MetaModule) else {}

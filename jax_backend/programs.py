@@ -1,0 +1,108 @@
+"""Compiled functions of meta-parameters and a meta-batch, kept as long as what they were compiled from is the same."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jax_backend.modules import MetaModule
+from jax_backend.trees import is_array, split
+
+__all__ = ["Programs", "platform_of"]
+
+
+class Programs:
+    """The compiled functions of one algorithm over one model.
+
+    Leaves of `params` that are no arrays are part of a program, and so is an NNX module: its settings, and what it
+    stores besides the parameters that come from outside. After a change of the module, as by `eval()`, functions are
+    compiled anew.
+
+    Args:
+        model: a module or a pure function; what a function closes over must not change, as in `jax.jit`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._model = model if isinstance(model, nnx.Module) else None
+        self._content = [] if self._model is None else list(_content(self._model, set()))
+        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._looked_for_convolutions = False
+
+    def run(self, function: Callable[[Any, Any], Any], params: Any, batch: Any, settings: tuple[Any, ...]) -> Any:
+        """`function(params, batch)`, compiled once for equal `settings`.
+
+        Args:
+            function: pure; another one for the same settings must compute the same.
+            params: any pytree.
+            batch: any pytree of arrays.
+            settings: hashable, what `function` depends on.
+        """
+        self._forget_if_changed()
+        parts = split(params, is_array)
+        key = (settings, jax.tree.structure(params), tuple(parts.others))
+        if key not in self._compiled:
+            self._compiled[key] = jax.jit(lambda arrays, batch: function(parts.merge(arrays), batch))
+        return self._compiled[key](parts.chosen, batch)
+
+    def _forget_if_changed(self) -> None:
+        if self._model is None:
+            return
+        content = list(_content(self._model, set()))
+        if len(content) != len(self._content) or not all(map(_is_same, content, self._content)):
+            self._content = content
+            self._compiled.clear()
+
+    def warn_of_slow_convolutions(self, apply: Callable[[Any, Any], Any], params: Any, inputs: Any) -> None:
+        """Warn once if the model computes with XLA's convolutions, whose derivatives are slow on a CPU."""
+        if self._looked_for_convolutions:
+            return
+        self._looked_for_convolutions = True
+        parts = split(params, is_array)
+        program = jax.make_jaxpr(lambda arrays, inputs: apply(parts.merge(arrays), inputs))(parts.chosen, inputs)
+        if "conv_general_dilated" in str(program):
+            warnings.warn(
+                "the model uses jax.lax's convolutions, whose second derivatives take XLA up to thirty times longer on "
+                "a CPU than matrix products; use MetaConv2d of jax_backend.modules, or its function "
+                "jax_backend.modules.conv.conv. A GPU runs them well.",
+                stacklevel=3,
+            )
+
+
+def platform_of(params: Any) -> str:
+    """`"cpu"`, `"gpu"`, …: where the arrays are, or, while JAX traces, where it computes by default."""
+    for leaf in jax.tree.leaves(params):
+        if isinstance(leaf, jax.Array) and not isinstance(leaf, jax.core.Tracer):
+            return next(iter(leaf.devices())).platform
+    return jax.default_backend()
+
+
+def _content(node: Any, seen: set[int], owned: bool = False) -> Iterator[Any]:
+    """Settings and stored arrays of a module, without the parameters that `params` replaces."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    owned = owned or (isinstance(node, MetaModule) and node._owns_all)
+    replaced = owned or isinstance(node, MetaModule)
+    for name, value in _entries(node):
+        if isinstance(value, nnx.Variable):
+            if not (replaced and isinstance(value, nnx.Param)):
+                yield value.get_value()
+        elif isinstance(value, (nnx.Module, list, tuple, dict)):
+            yield from _content(value, seen, owned)
+        else:
+            yield name
+            yield value
+
+
+def _entries(node: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(node, (list, tuple)):
+        return enumerate(node)
+    return (node if isinstance(node, dict) else vars(node)).items()
+
+
+def _is_same(first: Any, second: Any) -> bool:
+    """Whether two entries are one object, or equal settings of one type."""
+    equal = isinstance(first, (bool, int, float, str)) and type(first) is type(second) and first == second
+    return first is second or equal

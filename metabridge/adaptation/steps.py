@@ -1,0 +1,29 @@
+"""The steps of an inner loop: how many there are, and the value that belongs to each."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from metabridge.checks import check_count
+
+__all__ = ["check_steps", "count_steps"]
+
+
+def check_steps(steps: int) -> None:
+    """Raise `ValueError` unless `steps` is a count of inner steps, 0 included."""
+    check_count(steps, "steps", least=0)
+
+
+def count_steps(steps: int | None, per_step: Sequence[Any] | None) -> int:
+    """The number of steps of a loop that has `per_step`, one value per step, or `None`.
+
+    Raises:
+        ValueError: if `steps` is negative or does not fit `per_step`, or neither is given.
+    """
+    if per_step is None:
+        if steps is None:
+            raise ValueError("`steps` must be an integer of at least 0 without `per_step`, got None.")
+        check_steps(steps)
+        return steps
+    if steps is not None and steps != len(per_step):
+        raise ValueError(f"`steps` must be the length of `per_step`, {len(per_step)}, got {steps}; leave `steps` out.")
+    return len(per_step)

@@ -1,0 +1,45 @@
+"""The meta-loss of a step, read lazily, and the refusal of a step whose loss is not finite."""
+
+import math
+from collections.abc import Callable
+from typing import SupportsFloat
+
+__all__ = ["StepLoss", "check_finite"]
+
+
+def check_finite(loss: float, step: int) -> float:
+    """`loss` itself; raise `FloatingPointError` if it is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the meta-loss is {loss} at meta-step {step}; the parameters are those before it. "
+            "Lower the inner or the outer learning rate."
+        )
+    return loss
+
+
+class StepLoss:
+    """The meta-loss before a meta-step, as a number that is read lazily.
+
+    `float(loss)` waits for the device; until then steps may follow each other without waiting. A step whose loss is
+    NaN or infinite changes nothing, and reading its loss raises `FloatingPointError`.
+
+    Args:
+        value: the loss on the device.
+        step: number of the meta-step.
+        acknowledge: called once when a reader learns that the step was refused.
+    """
+
+    def __init__(self, value: SupportsFloat, step: int, acknowledge: Callable[[], None]) -> None:
+        self.step = step
+        self._value = value
+        self._acknowledge: Callable[[], None] | None = acknowledge
+
+    def __float__(self) -> float:
+        value = float(self._value)
+        if not math.isfinite(value) and self._acknowledge is not None:
+            self._acknowledge()
+            self._acknowledge = None
+        return check_finite(value, self.step)
+
+    def __repr__(self) -> str:
+        return f"StepLoss({float(self._value)!r} at meta-step {self.step})"

@@ -1,0 +1,26 @@
+"""First-order MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400, section 5.2): MAML without second derivatives."""
+
+from typing import Any
+
+from torch_backend.adjoints import FirstOrder
+from torch_backend.algorithms.algorithm import Loss
+from torch_backend.algorithms.maml import MAML
+from torch_backend.apply import Model
+
+__all__ = ["FirstOrderMAML"]
+
+
+class FirstOrderMAML(MAML):
+    """MAML with the adjoint `FirstOrder()`: the meta-gradient is `∇ L_q(φ_steps)`, taken at the adapted parameters.
+
+    Finn, Abbeel, Levine 2017 (arXiv 1703.03400), section 5.2. It needs the memory of one inner step. Its update is not
+    the gradient of its meta-loss.
+
+    Args:
+        model: see `MAML`.
+        loss: see `MAML`.
+        options: the other arguments of `MAML`.
+    """
+
+    def __init__(self, model: Model, loss: Loss, **options: Any) -> None:
+        super().__init__(model, loss, **{"adjoint": FirstOrder(), **options})

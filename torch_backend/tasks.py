@@ -1,0 +1,120 @@
+"""The tasks of a meta-batch: a function of one task mapped over all, and the mean gradient of a loss of one task.
+
+Every algorithm goes through these two functions, and none maps tasks itself.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from metabridge.adaptation.task_maps import Chunked, ResolvedTaskMap
+from metabridge.adaptation.trees import flatten, unflatten
+from torch_backend.modules.exact import active_transforms
+
+__all__ = ["Batch", "Randomness", "map_tasks", "mean_gradient"]
+
+Batch = Mapping[str, tuple[Tensor, Tensor]]
+"""Split → (inputs, targets), of one task, or of B tasks with a leading axis B."""
+
+Randomness = Literal["error", "different", "same"]
+"""Random operations such as dropout in vectorised tasks: refused, drawn for every task, or drawn once for all."""
+
+
+def map_tasks(
+    function: Callable[[Batch], Tensor],
+    batch: Batch,
+    task_map: ResolvedTaskMap = "vectorised",
+    randomness: Randomness = "error",
+) -> Tensor:
+    """`function(task)` of every task of a meta-batch, stacked: `(B, …)`.
+
+    Args:
+        function: of one task, whose tensors have no task axis.
+        batch: B tasks.
+        task_map: all tasks at once (`torch.func.vmap`), one after another, or some at a time. The result is the same
+            up to rounding.
+        randomness: as in `torch.func.vmap`, for tasks that are computed at once.
+    """
+    if task_map == "sequential":
+        return torch.stack([function(task) for task in _pieces(batch, None)])
+    size = task_map.size if isinstance(task_map, Chunked) else _count(batch)
+    vectorised = torch.func.vmap(function, randomness=randomness)
+    chunks = [vectorised(chunk) for chunk in _pieces(batch, size)]
+    return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
+
+
+def mean_gradient(
+    loss: Callable[[Any, Batch], Tensor],
+    params: Any,
+    batch: Batch,
+    task_map: ResolvedTaskMap = "vectorised",
+    randomness: Randomness = "error",
+) -> tuple[Tensor, Any]:
+    """The mean of a loss over the tasks of a meta-batch, and its gradient with respect to `params`.
+
+    One task, or one chunk, is differentiated at a time, and its gradient added: the graph of one is all that memory
+    holds.
+
+    Args:
+        loss: `(params, task)` → scalar.
+        params: any tree of tensors.
+        batch: B tasks.
+        task_map: as in `map_tasks`.
+        randomness: as in `map_tasks`.
+
+    Returns:
+        The mean, a scalar without a graph, and a tree like `params`.
+    """
+    if task_map == "vectorised":
+
+        def mean(params: Any) -> Tensor:
+            return map_tasks(lambda task: loss(params, task), batch, task_map, randomness).mean()
+
+        gradients, value = torch.func.grad_and_value(mean)(params if active_transforms() else _detached(params))
+        return value, gradients
+
+    def piece_loss(params: Any, piece: Batch) -> Tensor:
+        if not isinstance(task_map, Chunked):
+            return loss(params, piece)
+        return map_tasks(lambda task: loss(params, task), piece, "vectorised", randomness).sum()
+
+    totals = {name: torch.zeros_like(value) for name, value in flatten(params).items()}
+    values = []
+    for piece in _pieces(batch, task_map.size if isinstance(task_map, Chunked) else None):
+        value, gradients = _value_and_gradient(piece_loss, params, piece)
+        values.append(value)
+        for name, gradient in flatten(gradients).items():
+            totals[name] = totals[name] + gradient
+    count = _count(batch)
+    gradient = unflatten(params, {name: total / count for name, total in totals.items()})
+    return torch.stack(values).sum() / count, gradient
+
+
+def _detached(params: Any) -> Any:
+    """The same numbers without a graph: no outer graph is recorded."""
+    return unflatten(params, {name: value.detach() for name, value in flatten(params).items()})
+
+
+def _value_and_gradient(loss: Callable[[Any, Batch], Tensor], params: Any, piece: Batch) -> tuple[Tensor, Any]:
+    """By `torch.autograd` outside of `torch.func`, under which layers are faster; inside by `torch.func`."""
+    if active_transforms():
+        gradients, value = torch.func.grad_and_value(loss)(params, piece)
+        return value, gradients
+    with torch.enable_grad():
+        leaves = {name: value.detach().requires_grad_() for name, value in flatten(params).items()}
+        value = loss(unflatten(params, leaves), piece)
+        gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
+    return value.detach(), unflatten(params, dict(zip(leaves, gradients, strict=True)))
+
+
+def _count(batch: Batch) -> int:
+    return len(next(iter(batch.values()))[0])
+
+
+def _pieces(batch: Batch, size: int | None) -> list[Batch]:
+    """The meta-batch in pieces of `size` tasks; with `None` as single tasks without a task axis."""
+    step = 1 if size is None else size
+    rows = [first if size is None else slice(first, first + step) for first in range(0, _count(batch), step)]
+    return [{name: (inputs[row], targets[row]) for name, (inputs, targets) in batch.items()} for row in rows]
