@@ -1,5 +1,5 @@
-"""The command line."""
+"""The command line: thin verbs over the library, one file each. `metabridge --help` lists them."""
 
-from metabridge.cli.cli import app, main
+from metabridge.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

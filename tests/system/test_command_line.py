@@ -112,7 +112,7 @@ def test_the_list_survives_a_damaged_store(tmp_path):
 
 @pytest.mark.parametrize("missing", ["torch", "jax"])
 def test_compare_says_which_extra_is_missing(missing, tmp_path):
-    code = BLOCK.format(missing=missing) + "from metabridge.cli.cli import main; main()"
+    code = BLOCK.format(missing=missing) + "from metabridge.cli import main; main()"
     found = run("compare", code=code, cwd=tmp_path)
     assert found.returncode == 2
     assert f"pip install 'metabridge[{missing}]'" in found.stderr

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 import metabridge.comparison.compare as compare_module
 from metabridge import EpisodeBatch, EpisodeLoader
 from metabridge.backends import load_backend
-from metabridge.cli.cli import app
+from metabridge.cli.app import app
 from metabridge.comparison.compare import compare
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.networks.parameters import initial_parameters, load_parameters

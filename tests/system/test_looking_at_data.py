@@ -7,7 +7,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from metabridge import ClassSplitter, CombinationMetaDataset, SegmentationMetaDataset, WeightedClassSplitter
-from metabridge.cli.cli import app
+from metabridge.cli.app import app
 from metabridge.datasets import benchmarks
 from metabridge.datasets.catalogue import BENCHMARKS, load
 from metabridge.reports.figures import draw_episode
@@ -305,7 +305,9 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
         run("build", "mixed", "--root", root, "--from-folder", tmp_path / "mine", "--resize", 8)
     assert "7 examples" in run("build", "mixed", "--root", root, "--from-folder", tmp_path / "mine", "--resize", 8,
                                "--mode", "rgb")  # fmt: skip
-    with pytest.raises(ValueError, match=r"is there already; .*write --verify in place"):
+    with pytest.raises(
+        FileExistsError, match=r"exists already; .*or check it with `metabridge build shapes .* --verify`"
+    ):
         run("build", "shapes", "--root", root, "--from-folder", tmp_path / "mine")
     assert "verified" in run("build", "shapes", "--root", root, "--verify")
     listed = run("datasets", "--root", root).splitlines()[-1]  # "mixed" is before it
@@ -322,7 +324,7 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
         with pytest.raises(ValueError, match="`--variant`, `--split` and `--meta-split` are of benchmarks"):
             run(*command, option, value)
     for more in ((), ("--verify", "--variant", "full")):
-        with pytest.raises(ValueError, match=r"shapes\.h5 is a store of yours; all .*: --verify"):
+        with pytest.raises(ValueError, match=r"shapes\.h5 is a store of yours; .* --verify alone"):
             run("build", "shapes", "--root", root, *more)
     with pytest.raises(ValueError, match="did you mean 'shapes'"):
         run("show", "shpes", "--root", root)
@@ -341,5 +343,5 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
             run("build", name, "--root", root, "--from-folder", tmp_path / "mine")
     with pytest.raises(ValueError, match="go with --from-folder"):
         run("build", "omniglot", "--root", root, "--resize", 8)
-    with pytest.raises(ValueError, match="goes without --from and --variant"):
+    with pytest.raises(ValueError, match="cannot be combined with --from and --variant"):
         run("build", "mine", "--root", root, "--from-folder", tmp_path / "mine", "--variant", "full")

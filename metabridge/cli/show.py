@@ -1,0 +1,62 @@
+"""`metabridge show`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from metabridge.cli.common import Root
+
+if TYPE_CHECKING:
+    from metabridge.episodes.metadatasets import MetaDataset
+
+__all__ = ["show"]
+
+
+def show(
+    dataset: Annotated[
+        str, typer.Argument(help="A built benchmark, a store of yours, or sinusoid, harmonic, sinusoid_and_line.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("episode.png"),
+    root: Root = Path("data"),
+    variant: Annotated[str | None, typer.Option(help="Variant of a stored benchmark, e.g. small1 of omniglot.")] = None,
+    ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
+    shots: Annotated[int, typer.Option(help="Support examples per class.")] = 5,
+    test_shots: Annotated[int, typer.Option(help="Query examples per class.")] = 5,
+    meta_split: Annotated[str | None, typer.Option(help="train, val or test. [train]")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="One of its splits, as `metabridge datasets NAME` calls it. [the first one]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the stream of episodes.")] = 0,
+    index: Annotated[int, typer.Option(help="Which episode of it.")] = 0,
+) -> None:
+    """Draw one episode: support and query set as a labelled contact sheet, or as points for a regression."""
+    from metabridge.datasets.stores import find_benchmark, load_own_store, own_store
+    from metabridge.reports.figures import draw_episode
+    from metabridge.toy.catalogue import TOYS, load_toy
+
+    meta_dataset: MetaDataset
+    own = own_store(dataset, root)
+    if dataset in TOYS:
+        if (ways, variant, split) != (None, None, None):
+            raise ValueError(
+                f"`--ways`, `--variant` and `--split` are of stored benchmarks, {dataset} is a toy; leave them out."
+            )
+        meta_dataset = load_toy(dataset, shots, test_shots, meta_split or "train")
+    elif own is not None:
+        if (variant, split, meta_split) != (None, None, None):
+            raise ValueError(
+                "`--variant`, `--split` and `--meta-split` are of benchmarks, not of stores of yours; leave them out."
+            )
+        meta_dataset = load_own_store(own, ways, shots, test_shots)
+    else:
+        from metabridge.datasets.catalogue import load
+
+        chosen = {"shots": shots, "test_shots": test_shots, "meta_split": meta_split or "train"}
+        meta_dataset = load(find_benchmark(dataset, root), root, variant, ways, split, **chosen)
+    figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed))
+    output = output if output.suffix else output.with_suffix(".png")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(output, bbox_inches="tight")
+    of = "" if own is not None else f", meta-{meta_split or 'train'}{f' of {split}' if split else ''}"
+    typer.echo(f"{output}: episode {index} of seed {seed}{of}")
