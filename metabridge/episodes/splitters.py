@@ -2,17 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from metabridge.episodes.metadatasets import MetaDataset
-
-__all__ = ["ClassSplitter", "Splitter", "WeightedClassSplitter", "WeightedSplitter"]
+__all__ = ["ClassSplitter", "Divisible", "Splitter", "WeightedClassSplitter", "WeightedSplitter"]
 
 Integers = npt.NDArray[np.int64]
+
+
+class Divisible(Protocol):
+    """A meta-dataset, as far as splitters know it: its tasks can be divided."""
+
+    def attach(self, splitter: "Splitter") -> Self:
+        """Divide every task by `splitter`; returns the same meta-dataset."""
+
+
+D = TypeVar("D", bound=Divisible)
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,7 @@ class Splitter:
     def __len__(self) -> int:
         return len(self.splits)
 
-    def __call__(self, dataset: "MetaDataset") -> "MetaDataset":
+    def __call__(self, dataset: D) -> D:
         """Attach this splitter to a meta-dataset and return the same meta-dataset."""
         return dataset.attach(self)
 
@@ -151,7 +158,7 @@ def ClassSplitter(
 ) -> Splitter: ...
 @overload
 def ClassSplitter(
-    task: "MetaDataset",
+    task: D,
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,
     num_train_per_class: int | None = None,
@@ -159,9 +166,9 @@ def ClassSplitter(
     num_support_per_class: int | None = None,
     num_query_per_class: int | None = None,
     random_state_seed: int = 0,
-) -> "MetaDataset": ...
+) -> D: ...
 def ClassSplitter(  # noqa: N802
-    task: "MetaDataset | None" = None,
+    task: Divisible | None = None,
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,
     num_train_per_class: int | None = None,
@@ -169,7 +176,7 @@ def ClassSplitter(  # noqa: N802
     num_support_per_class: int | None = None,
     num_query_per_class: int | None = None,
     random_state_seed: int = 0,
-) -> "Splitter | MetaDataset":
+) -> Splitter | Divisible:
     """The same number of examples of every class in each split, as Torchmeta's function of this name.
 
     `num_samples_per_class` wins over the other counts; `num_train_per_class` and `num_support_per_class` both
@@ -212,7 +219,7 @@ def ClassSplitter(  # noqa: N802
 
 
 def WeightedClassSplitter(  # noqa: N802
-    task: "MetaDataset | None" = None,
+    task: Divisible | None = None,
     shuffle: bool = True,
     min_num_samples: int | Mapping[str, int] = 1,
     max_num_samples: int | Mapping[str, int] | None = None,
