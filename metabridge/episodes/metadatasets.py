@@ -13,6 +13,7 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_integer, is_integer
 from metabridge.episodes.batches import WHOLE, EpisodeBatch, gather_batch
 from metabridge.episodes.plans import EpisodePlan, draw_plan, plan_examples
 from metabridge.episodes.splitters import Splitter, WeightedSplitter
@@ -282,10 +283,7 @@ class CombinationMetaDataset(MetaDataset):
         transform: ImageTransform | Sequence[ImageTransform] | None = None,
         query_source: ClassSource | None = None,
     ) -> None:
-        if isinstance(num_classes_per_task, bool) or not isinstance(num_classes_per_task, int):
-            raise TypeError(
-                f"`num_classes_per_task` must be an integer, got {num_classes_per_task!r}; pass for example 5."
-            )
+        num_classes_per_task = check_integer(num_classes_per_task, "num_classes_per_task", "pass for example 5")
         if not hasattr(source, "class_sizes"):
             raise TypeError(
                 f"`source` must be a class source, got {type(source).__name__}; make one, for example with "
@@ -452,7 +450,7 @@ class CombinationMetaDataset(MetaDataset):
         )
 
     def _check_index(self, index: Any) -> tuple[int, ...]:
-        if isinstance(index, (int, np.integer)) or len(index) != self._ways:
+        if is_integer(index) or len(index) != self._ways:
             raise ValueError(
                 f"a task is addressed by a tuple of {self._ways} class ids, got {index!r}; for a random task use "
                 "`dataset.sample_task()`, for the episodes of a seed `dataset.episodes(indices, seed)`."

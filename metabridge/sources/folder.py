@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.images import ImagePreparation, image_size
+from metabridge.sources.images import ImagePreparation
 from metabridge.sources.lazy import LazySource
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolderSource"]
@@ -53,7 +53,7 @@ class ImageFolderSource(LazySource):
         self.folder = Path(folder).absolute()  # a pickled source must be found from another working folder
         if not self.folder.is_dir():
             raise FileNotFoundError(f"`folder` must hold one folder per class, there is no folder {self.folder}.")
-        self.preparation = ImagePreparation(mode, image_size(resize))
+        self.preparation = ImagePreparation.of(mode, resize)
         names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and _is_visible(entry.name))
         if not names:
             raise ValueError(f"`folder` must hold one folder per class, {self.folder} holds no folder.")

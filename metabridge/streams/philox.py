@@ -13,6 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_integer
+
 __all__ = ["SCHEME_VERSION", "Words", "multiply_high", "philox_words", "stream_key"]
 
 SCHEME_VERSION = 1
@@ -42,9 +44,8 @@ def stream_key(purpose: str, seed: int, meta_split: str) -> tuple[int, int]:
     Raises:
         TypeError: if `seed` is not an integer (a `bool` or a `float` would silently alias another seed).
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"`seed` must be an integer, got {seed!r} ({type(seed).__name__}); pass for example seed=0.")
-    text = f"metabridge/{SCHEME_VERSION}\npurpose={purpose}\nseed={int(seed)}\nmeta_split={meta_split}\n"
+    seed = check_integer(seed, "seed", "pass for example seed=0")
+    text = f"metabridge/{SCHEME_VERSION}\npurpose={purpose}\nseed={seed}\nmeta_split={meta_split}\n"
     digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
