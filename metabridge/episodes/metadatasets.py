@@ -1,6 +1,5 @@
 """Meta-datasets: tasks over the classes of a source, addressed by class tuple or by (seed, episode index)."""
 
-import hashlib
 import itertools
 import json
 import math
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.checks import check_integer, is_integer
+from metabridge.digests import Digest
 from metabridge.episodes.batches import WHOLE, EpisodeBatch, gather_batch
 from metabridge.episodes.plans import EpisodePlan, draw_plan, plan_examples
 from metabridge.episodes.splitters import Splitter, WeightedSplitter
@@ -194,8 +194,7 @@ class MetaDataset(ABC):
     @property
     def fingerprint(self) -> str:
         """Hexadecimal BLAKE2b of `description`: equal fingerprints, equal episodes for equal seed and index."""
-        text = json.dumps(self.description, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return Digest(json.dumps(self.description, sort_keys=True)).hexadecimal()
 
     def episodes(self, indices: npt.ArrayLike, seed: int | None = None) -> EpisodeBatch:
         """Plan and gather the episodes at `indices`; `seed` defaults to the dataset's."""

@@ -24,8 +24,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.digests import DIGEST_BYTES
 from metabridge.sources.array import ArraySource
-from metabridge.sources.base import DIGEST_BYTES, ClassIds, Digests, content_fingerprint, digest_classes
+from metabridge.sources.base import ClassIds, Digests, content_fingerprint, digest_classes
 from metabridge.sources.tables import check_classes, check_layout, positions_of
 from metabridge.storage.atomic import remove_orphans, temporary_file
 

@@ -1,6 +1,5 @@
 """A class source over any labelled map-style dataset: torchvision's, Hugging Face's, or a list of pairs."""
 
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.checks import check_choice
+from metabridge.digests import Digest
 from metabridge.sources.images import ImagePreparation
 from metabridge.sources.lazy import LazySource
 from metabridge.sources.tables import group_labels, label_array
@@ -117,15 +117,12 @@ class LabelledSource(LazySource):
         """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example, or of what `identity` says."""
         if self.identity is None:
             return super().compute_fingerprint()
-        state = hashlib.blake2b(digest_size=16)
-        state.update(f"metabridge labelled dataset\n{self.preparation}\n{self.example_shape}\n".encode())
-        for text in (self.dtype.str, self.identity, *self.class_names):
-            state.update(f"{len(text)} {text}\n".encode())
+        digest = Digest(f"metabridge labelled dataset\n{self.preparation}\n{self.example_shape}\n")
+        digest.add_texts((self.dtype.str, self.identity, *self.class_names))
         for start, size in zip(self.class_starts.tolist(), self.class_sizes.tolist(), strict=True):
-            rows = np.arange(start, start + size, dtype="<i8")
-            state.update(f"{size}\n".encode())
-            state.update(np.ascontiguousarray(rows if self._order is None else self._order[rows], dtype="<i8").data)
-        return state.hexdigest()
+            rows = np.arange(start, start + size)
+            digest.add(f"{size}\n").add_array(rows if self._order is None else self._order[rows], "<i8")
+        return digest.hexadecimal()
 
 
 def labels_of(dataset: Any, label_column: str = "label", progress: bool = True) -> npt.NDArray[Any]:
