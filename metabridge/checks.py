@@ -1,52 +1,135 @@
-"""One wording for what an argument must be: messages name the argument, the constraint and the value received."""
+"""One wording for what an argument must be: messages name the argument, the constraint, the value and the next step.
+
+Every integer and every number may be NumPy's; what a check returns is Python's, so that it can be hashed, printed and
+written to JSON like any other.
+"""
 
 import math
-from collections.abc import Iterable
-from numbers import Real
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
-__all__ = ["check_choice", "check_count", "check_positive", "is_count", "is_integer", "is_positive", "require"]
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_integer",
+    "check_number",
+    "check_positive",
+    "check_share",
+    "check_size",
+    "is_count",
+    "is_integer",
+    "is_number",
+    "is_positive",
+    "require",
+]
 
 
-def require(holds: bool, argument: str, constraint: str, value: object) -> None:
+def require(holds: bool, argument: str, constraint: str, value: object, advice: str = "") -> None:
     """Raise `ValueError` unless the constraint holds.
 
-    >>> require(False, "steps", "a positive integer", 0)
+    >>> require(False, "steps", "a positive integer", 0, "pass for example 5")
     Traceback (most recent call last):
         ...
-    ValueError: `steps` must be a positive integer, got 0.
+    ValueError: `steps` must be a positive integer, got 0; pass for example 5.
     """
     if not holds:
-        raise ValueError(f"`{argument}` must be {constraint}, got {value!r}.")
+        raise ValueError(_message(argument, constraint, value, advice))
+
+
+def _message(argument: str, constraint: str, value: object, advice: str) -> str:
+    return f"`{argument}` must be {constraint}, got {value!r}{advice and f'; {advice}'}."
 
 
 def is_integer(value: object) -> bool:
-    """Whether `value` is an `int`; a `bool` is none."""
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether `value` is an integer, Python's or NumPy's; a `bool` is none."""
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def is_count(value: Any, least: int = 1) -> bool:
     """Whether `value` is an integer of at least `least`."""
-    return is_integer(value) and value >= least
+    return is_integer(value) and bool(value >= least)
+
+
+def is_number(value: object) -> bool:
+    """Whether `value` is a finite real number, Python's or NumPy's; a `bool` is none."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_positive(value: Any) -> bool:
     """Whether `value` is a positive finite number."""
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 < float(value) < math.inf
+    return is_number(value) and bool(value > 0)
 
 
-def check_count(value: object, argument: str, least: int = 1) -> None:
-    """Raise `ValueError` unless `value` is an integer of at least `least`."""
+def check_integer(value: Any, argument: str, advice: str = "") -> int:
+    """`value` as Python's `int`.
+
+    Raises:
+        TypeError: if it is no integer: a float would stand for the integer it is rounded to.
+    """
+    if not is_integer(value):
+        raise TypeError(_message(argument, "an integer", value, advice))
+    return int(value)
+
+
+def check_count(value: Any, argument: str, least: int = 1, advice: str = "") -> int:
+    """`value` as Python's `int`.
+
+    Raises:
+        ValueError: unless it is an integer of at least `least`.
+    """
     constraint = "a positive integer" if least == 1 else f"an integer of at least {least}"
-    require(is_count(value, least), argument, constraint, value)
+    require(is_count(value, least), argument, constraint, value, advice)
+    return int(value)
 
 
-def check_positive(value: object, argument: str) -> None:
-    """Raise `ValueError` unless `value` is a positive finite number."""
-    require(is_positive(value), argument, "a positive finite number", value)
+def check_number(value: Any, argument: str, least: float = -math.inf, advice: str = "") -> float:
+    """`value` as Python's `float`.
+
+    Raises:
+        ValueError: unless it is a finite number of at least `least`.
+    """
+    constraint = "a finite number" if least == -math.inf else f"a finite number of at least {least:g}"
+    require(is_number(value) and value >= least, argument, constraint, value, advice)
+    return float(value)
 
 
-def check_choice(value: object, argument: str, choices: Iterable[str]) -> None:
-    """Raise `ValueError` unless `value` is one of the `choices`."""
+def check_positive(value: Any, argument: str, advice: str = "") -> float:
+    """`value` as Python's `float`.
+
+    Raises:
+        ValueError: unless it is a positive finite number.
+    """
+    require(is_positive(value), argument, "a positive finite number", value, advice)
+    return float(value)
+
+
+def check_share(value: Any, argument: str, advice: str = "") -> float:
+    """`value` as Python's `float`.
+
+    Raises:
+        ValueError: unless it is a number in (0, 1].
+    """
+    require(is_positive(value) and value <= 1, argument, "a number in (0, 1]", value, advice)
+    return float(value)
+
+
+def check_size(value: Any, argument: str) -> tuple[int, int]:
+    """`(height, width)` in pixels from what a user may write: an integer stands for a square.
+
+    Raises:
+        ValueError: unless it is one positive integer or a pair of them.
+    """
+    sides: Sequence[Any] = tuple(value) if isinstance(value, Sequence) else (value, value)
+    fits = len(sides) == 2 and all(is_count(side) for side in sides)
+    require(fits, argument, "a positive side or a pair (height, width)", value)
+    return int(sides[0]), int(sides[1])
+
+
+def check_choice(value: object, argument: str, choices: Iterable[str], owner: str = "") -> None:
+    """Raise `ValueError` unless `value` is one of the `choices`, which may be those of an `owner`."""
     known = list(choices)
-    require(value in known, argument, f"one of {', '.join(map(repr, known))}", value)
+    if value not in known:
+        raise ValueError(
+            f"`{argument}`{owner and f' of {owner}'} must be one of {', '.join(map(repr, known))}, got {value!r}."
+        )

@@ -1,6 +1,5 @@
 """Official archives: what identifies one, and how it gets onto this machine, verified."""
 
-import errno
 import hashlib
 import os
 import sys
@@ -20,11 +19,9 @@ from metabridge.archives.downloaders import (
     choose_downloader,
     page_words,
 )
-from metabridge.storage.atomic import try_lock
+from metabridge.storage.atomic import is_full_disk, synchronise, try_lock
 
 __all__ = ["Archive", "fetch", "verify"]
-
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -178,8 +175,7 @@ def _deliver(url: str, archive: Archive, part: Path, progress: bool) -> None:
             _download(url, archive, part, progress)
         difference = _difference(part, archive)
         if difference is None:
-            with part.open("rb") as file:
-                os.fsync(file.fileno())  # before the move, so that the good name never stands for unwritten bytes
+            synchronise(part)  # before the move, so that the good name never stands for unwritten bytes
             return
         difference += _web_page_hint(part)
         os.truncate(part, 0)
@@ -194,7 +190,7 @@ def _download(url: str, archive: Archive, part: Path, progress: bool) -> None:
     except SourceError:
         raise
     except OSError as error:
-        if error.errno in _FULL_DISK or isinstance(downloader, HTTPDownloader):
+        if is_full_disk(error) or isinstance(downloader, HTTPDownloader):
             raise
         raise SourceError(str(error) or type(error).__name__) from None  # pooch's: network and file are not told apart
     except (ValueError, EOFError) as error:
@@ -207,7 +203,7 @@ def _told_of_a_full_disk(archive: Archive, part: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL_DISK:
+        if not is_full_disk(error):
             raise
         raise OSError(
             error.errno,

@@ -14,6 +14,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_choice
+
 __all__ = ["load_pickle", "stream_pickled_list"]
 
 _ENCODINGS = ("latin1", "bytes")
@@ -97,8 +99,7 @@ def _streamed(open_file: Callable[[], BinaryIO], name: str, encoding: str) -> It
 
 
 def _check_encoding(encoding: str) -> None:
-    if encoding not in _ENCODINGS:
-        raise ValueError(f"`encoding` must be one of {', '.join(map(repr, _ENCODINGS))}, got {encoding!r}.")
+    check_choice(encoding, "encoding", _ENCODINGS)
 
 
 @contextmanager

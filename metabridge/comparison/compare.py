@@ -6,7 +6,6 @@ measured in float32, one backend after the other. The records of `metabridge.com
 """
 
 import copy
-import hashlib
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +27,7 @@ from metabridge.comparison.findings import (
 )
 from metabridge.comparison.measures import LIMITS, central_difference_error, identical_episodes, random_direction
 from metabridge.configs import MAMLConfig, RunConfig
+from metabridge.digests import Digest
 from metabridge.episodes.batches import EpisodeBatch, arrays_digest
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
@@ -194,11 +194,11 @@ class _EpisodeCheck:
 
     def __init__(self) -> None:
         self.episodes = Episodes()
-        self._sent = hashlib.blake2b(digest_size=16)
-        self._received = {name: hashlib.blake2b(digest_size=16) for name in NAMES}
+        self._sent = Digest()
+        self._received = {name: Digest() for name in NAMES}
 
     def add(self, sent: EpisodeBatch, received: dict[str, dict[str, Any]]) -> None:
-        self._sent.update(sent.digest().encode())
+        self._sent.add(sent.digest())
         intact = np.ones(len(sent.plan), dtype=bool)
         for name, arrays in received.items():
             same = identical_episodes(sent, arrays)
@@ -206,13 +206,13 @@ class _EpisodeCheck:
                 self.episodes.first_different = (int(sent.plan.indices[np.argmin(same)]), name)
             self.episodes.damaged[name] += int((~same).sum())
             intact &= same
-            self._received[name].update(arrays_digest(_in_dtypes_of(sent, arrays)).encode())
+            self._received[name].add(arrays_digest(_in_dtypes_of(sent, arrays)))
         self.episodes.total += len(intact)
         self.episodes.identical += int(intact.sum())
 
     def result(self) -> Episodes:
-        self.episodes.digest = self._sent.hexdigest()
-        self.episodes.received_digests = {name: state.hexdigest() for name, state in self._received.items()}
+        self.episodes.digest = self._sent.hexadecimal()
+        self.episodes.received_digests = {name: digest.hexadecimal() for name, digest in self._received.items()}
         return self.episodes
 
 

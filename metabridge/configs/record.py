@@ -12,7 +12,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as nested dictionaries of JSON-ready values."""
-        return asdict(self)  # type: ignore[call-overload]  # every subclass is a dataclass
+        return _plain(asdict(self))  # type: ignore[call-overload]  # every subclass is a dataclass
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -26,6 +26,15 @@ class Config:
         if unknown:
             raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}.")
         return cls(**{name: _restore(known[name].type, value) for name, value in values.items()})
+
+
+def _plain(value: Any) -> Any:
+    """The same values as Python's own: an argument may be a number of NumPy, which JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
+    return value.item() if hasattr(value, "item") else value
 
 
 def _restore(kind: Any, value: Any) -> Any:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.archives.fetch import Archive, fetch, verify
+from metabridge.checks import check_choice, check_integer
 from metabridge.episodes.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
 from metabridge.episodes.splitters import Splitter
 from metabridge.sources import ArraySource, HDF5Source, write_store
@@ -143,9 +144,7 @@ class Benchmark:
         """
         if variant is None:
             return self.default_variant
-        if variant not in self.variants:
-            known = ", ".join(map(repr, self.variants))
-            raise ValueError(f"`variant` of {self.name} must be one of {known}, got {variant!r}.")
+        check_choice(variant, "variant", self.variants, owner=self.name)
         return variant
 
 
@@ -210,8 +209,7 @@ class StoredMetaDataset(CombinationMetaDataset):
         class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
         download: bool = False,
     ) -> None:
-        if num_classes_per_task is None:
-            raise TypeError("`num_classes_per_task` must be an integer, got None; pass for example 5.")
+        num_classes_per_task = check_integer(num_classes_per_task, "num_classes_per_task", "pass for example 5")
         meta_split = resolve_meta_split(meta_train, meta_val, meta_test, meta_split)
         self.variant = variant = self.benchmark.variant_name(self.variant)
         chosen = self.benchmark.variants[variant]
@@ -275,8 +273,7 @@ def _classes_of(
     title: str, splits: Mapping[str, Split], split: str, meta_split: str, class_names: Sequence[str]
 ) -> Sequence[str]:
     """The classes of one meta-split of the named split; none if only the names in the store could tell."""
-    if split not in splits:
-        raise ValueError(f"the split of {title} must be one of {', '.join(map(repr, splits))}, got {split!r}.")
+    check_choice(split, "split", splits, owner=title)
     classes = splits[split](class_names)
     if classes and not classes.get(meta_split):
         present = " or ".join(f"meta-{name}" for name in META_SPLITS if classes.get(name))

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from metabridge.checks import check_choice
 from metabridge.datasets import helpers
 from metabridge.datasets.benchmarks import Benchmark
 from metabridge.datasets.cifar import CIFAR_FS, FC_100
@@ -70,9 +71,7 @@ def load(
     variant = benchmark.variant_name(variant)
     if split is not None:
         splits = benchmark.variants[variant].splits
-        if split not in splits:
-            known = ", ".join(map(repr, splits))
-            raise ValueError(f"`split` of {benchmark.name} {variant} must be one of {known}, got {split!r}.")
+        check_choice(split, "split", splits, owner=f"{benchmark.name} {variant}")
         if len(splits) > 1:
             arguments |= _SPLIT_ARGUMENTS[benchmark.name][split]
     if len(benchmark.variants) > 1:

@@ -1,10 +1,10 @@
 """The paper's short interface: one call from a folder to a meta-dataset with support and query sets."""
 
-import operator
 import os
 from collections.abc import Callable
-from typing import Any, Protocol, SupportsIndex, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from metabridge.checks import check_count
 from metabridge.datasets.benchmarks import StoredMetaDataset
 from metabridge.datasets.cifar import CIFARFS, FC100
 from metabridge.datasets.cub import CUB
@@ -193,11 +193,8 @@ def _splitter(shots: int, test_shots: int | None, shuffle: bool) -> Splitter:
     return ClassSplitter(shuffle=shuffle, num_samples_per_class={"train": shots, "test": queries})
 
 
-def _positive(name: str, number: SupportsIndex) -> int:
-    """A positive integer, NumPy's too, as Python's."""
-    if isinstance(number, bool) or not hasattr(number, "__index__") or operator.index(number) < 1:
-        raise ValueError(f"`{name}` must be a positive integer, got {number!r}; pass for example 5.")
-    return operator.index(number)
+def _positive(name: str, number: int) -> int:
+    return check_count(number, name, advice="pass for example 5")
 
 
 def _helped(

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from metabridge.archives.fetch import Archive
 from metabridge.archives.matfiles import read_bytes_field
 from metabridge.archives.members import Members, open_members
+from metabridge.checks import is_count, require
 from metabridge.datasets.benchmarks import Arguments, Benchmark, Content, StoredMetaDataset, Variant, split_table
 from metabridge.datasets.images import decode, decoder
 from metabridge.episodes.segmentation import SegmentationMetaDataset
@@ -333,8 +334,7 @@ class Pascal5i(StoredMetaDataset, SegmentationMetaDataset):
         variant: str | None = None,
         **arguments: Unpack[Arguments],
     ) -> None:
-        if isinstance(fold, bool) or fold not in range(FOLDS):
-            raise ValueError(f"`fold` must be 0, 1, 2 or 3, got {fold!r}.")
+        require(is_count(fold, 0) and fold < FOLDS, "fold", "0, 1, 2 or 3", fold)
         self.split = f"fold {fold}"
         self.variant = variant
         super().__init__(root, 1 if num_classes_per_task is None else num_classes_per_task, **arguments)

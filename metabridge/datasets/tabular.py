@@ -15,6 +15,7 @@ from typing import Unpack
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_integer
 from metabridge.datasets.benchmarks import (
     Arguments,
     Benchmark,
@@ -458,9 +459,7 @@ class Bach(StoredMetaDataset):
         min_num_samples_per_class: int = 1,
         **arguments: Unpack[Arguments],
     ) -> None:
-        if isinstance(min_num_samples_per_class, bool) or not isinstance(min_num_samples_per_class, (int, np.integer)):
-            raise TypeError(f"`min_num_samples_per_class` must be an integer, got {min_num_samples_per_class!r}.")
-        self.min_num_samples_per_class = int(min_num_samples_per_class)
+        self.min_num_samples_per_class = check_integer(min_num_samples_per_class, "min_num_samples_per_class")
         super().__init__(root, num_classes_per_task, **arguments)
 
     def _kept(self, source: HDF5Selection) -> HDF5Selection:

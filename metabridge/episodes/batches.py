@@ -1,12 +1,12 @@
 """Episode batches: the arrays of a batch of episodes, framework-neutral."""
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.digests import Digest
 from metabridge.episodes.plans import TRANSFORM_LANE, EpisodePlan
 from metabridge.sources.base import ClassSource
 from metabridge.streams import philox_words
@@ -74,13 +74,11 @@ class EpisodeBatch(Mapping[str, Split]):
 
 def arrays_digest(splits: Mapping[str, tuple[npt.NDArray[Any], ...]]) -> str:
     """Hexadecimal BLAKE2b over names, shapes, dtypes and bytes of the arrays of every split."""
-    state = hashlib.blake2b(digest_size=16)
+    digest = Digest()
     for name, arrays in splits.items():
         for array in arrays:
-            little = array.dtype.newbyteorder("<")
-            state.update(f"{name} {array.shape} {little.str}\n".encode())
-            state.update(np.ascontiguousarray(array, dtype=little).data)
-    return state.hexdigest()
+            digest.add(f"{name} {array.shape} {array.dtype.newbyteorder('<').str}\n").add_array(array)
+    return digest.hexadecimal()
 
 
 def to_float32(examples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:

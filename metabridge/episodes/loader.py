@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from metabridge.checks import check_count, is_count, require
 from metabridge.episodes.batches import EpisodeBatch
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.episodes.plans import EpisodePlan
@@ -55,24 +56,19 @@ class EpisodeLoader:
         shard: tuple[int, int] = (0, 1),
         start: int = 0,
     ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"`batch_size` must be a positive integer, got {batch_size!r}.")
-        if num_batches != math.inf and (
-            isinstance(num_batches, bool) or not isinstance(num_batches, int) or num_batches < 1
-        ):
-            raise ValueError(
-                f"`num_batches` must be a positive integer, or math.inf for an endless stream, got {num_batches!r}."
-            )
+        self.batch_size = check_count(batch_size, "batch_size")
+        is_endless = num_batches == math.inf
+        allowed = "a positive integer, or math.inf for an endless stream"
+        require(is_endless or is_count(num_batches), "num_batches", allowed, num_batches)
+        self.num_batches = math.inf if is_endless else int(num_batches)
         rank, world = shard
-        if not (isinstance(rank, int) and isinstance(world, int) and 0 <= rank < world):
-            raise ValueError(f"`shard` must be integers (rank, world) with 0 <= rank < world, got {shard!r}.")
+        is_shard = is_count(rank, 0) and is_count(world) and rank < world
+        require(is_shard, "shard", "integers (rank, world) with 0 <= rank < world", shard)
         self.dataset = copy.copy(dataset)  # reseeding the dataset must not reach a running loader
-        self.batch_size = batch_size
-        self.num_batches = num_batches
         seed = dataset.current_seed if seed is None else seed
         dataset.episode_key(seed)  # refuses what is no integer
         self.episode_seed = int(seed)
-        self.shard = (rank, world)
+        self.shard = (int(rank), int(world))
         self.start = self.position = _check_position("start", start)
 
     @property
@@ -170,8 +166,6 @@ class EpisodeLoader:
 
 
 def _check_position(name: str, position: int) -> int:
-    if isinstance(position, bool) or not isinstance(position, (int, np.integer)) or position < 0:
-        raise ValueError(f"`{name}` must be a non-negative episode index, got {position!r}.")
-    if position >= 2**63:
-        raise ValueError(f"`{name}` must be an episode index below 2**63, got {position}.")
+    require(is_count(position, 0), name, "a non-negative episode index", position)
+    require(position < 2**63, name, "an episode index below 2**63", position)
     return int(position)

@@ -1,6 +1,5 @@
 """Meta-datasets: tasks over the classes of a source, addressed by class tuple or by (seed, episode index)."""
 
-import hashlib
 import itertools
 import json
 import math
@@ -13,6 +12,8 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_integer, is_integer
+from metabridge.digests import Digest
 from metabridge.episodes.batches import WHOLE, EpisodeBatch, gather_batch
 from metabridge.episodes.plans import EpisodePlan, draw_plan, plan_examples
 from metabridge.episodes.splitters import Splitter, WeightedSplitter
@@ -193,8 +194,7 @@ class MetaDataset(ABC):
     @property
     def fingerprint(self) -> str:
         """Hexadecimal BLAKE2b of `description`: equal fingerprints, equal episodes for equal seed and index."""
-        text = json.dumps(self.description, sort_keys=True)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return Digest(json.dumps(self.description, sort_keys=True)).hexadecimal()
 
     def episodes(self, indices: npt.ArrayLike, seed: int | None = None) -> EpisodeBatch:
         """Plan and gather the episodes at `indices`; `seed` defaults to the dataset's."""
@@ -282,10 +282,7 @@ class CombinationMetaDataset(MetaDataset):
         transform: ImageTransform | Sequence[ImageTransform] | None = None,
         query_source: ClassSource | None = None,
     ) -> None:
-        if isinstance(num_classes_per_task, bool) or not isinstance(num_classes_per_task, int):
-            raise TypeError(
-                f"`num_classes_per_task` must be an integer, got {num_classes_per_task!r}; pass for example 5."
-            )
+        num_classes_per_task = check_integer(num_classes_per_task, "num_classes_per_task", "pass for example 5")
         if not hasattr(source, "class_sizes"):
             raise TypeError(
                 f"`source` must be a class source, got {type(source).__name__}; make one, for example with "
@@ -452,7 +449,7 @@ class CombinationMetaDataset(MetaDataset):
         )
 
     def _check_index(self, index: Any) -> tuple[int, ...]:
-        if isinstance(index, (int, np.integer)) or len(index) != self._ways:
+        if is_integer(index) or len(index) != self._ways:
             raise ValueError(
                 f"a task is addressed by a tuple of {self._ways} class ids, got {index!r}; for a random task use "
                 "`dataset.sample_task()`, for the episodes of a seed `dataset.episodes(indices, seed)`."

@@ -1,11 +1,11 @@
 """Episode plans: the integers that decide an episode, computed without touching an example."""
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.digests import Digest
 from metabridge.episodes.splitters import Splitter, WeightedSplitter
 from metabridge.streams import choose_without_replacement, philox_words
 
@@ -65,13 +65,11 @@ class EpisodePlan:
 
     def digest(self) -> str:
         """Hexadecimal BLAKE2b of every integer of the plan; equal plans have equal digests on every machine."""
-        state = hashlib.blake2b(digest_size=16)
-        state.update(repr((self.key, self.splits)).encode())
+        digest = Digest(repr((self.key, self.splits)))
         arrays = (self.indices, self.classes, self.labels, self.examples)
         for array in arrays if self.counts is None else (*arrays, self.counts):
-            state.update(repr(array.shape).encode())
-            state.update(np.ascontiguousarray(array, dtype="<i8").data)
-        return state.hexdigest()
+            digest.add(repr(array.shape)).add_array(array, "<i8")
+        return digest.hexadecimal()
 
 
 def draw_plan(

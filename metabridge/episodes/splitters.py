@@ -2,17 +2,26 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.checks import check_count, check_integer, check_share, require
 
-__all__ = ["ClassSplitter", "Splitter", "WeightedClassSplitter", "WeightedSplitter"]
+__all__ = ["ClassSplitter", "Divisible", "Splitter", "WeightedClassSplitter", "WeightedSplitter"]
 
 Integers = npt.NDArray[np.int64]
+
+
+class Divisible(Protocol):
+    """A meta-dataset, as far as splitters know it: its tasks can be divided."""
+
+    def attach(self, splitter: "Splitter") -> Self:
+        """Divide every task by `splitter`; returns the same meta-dataset."""
+
+
+D = TypeVar("D", bound=Divisible)
 
 
 @dataclass(frozen=True)
@@ -36,14 +45,11 @@ class Splitter:
                 "a splitter needs at least one split, got none; "
                 "pass for example num_train_per_class=5, num_test_per_class=15."
             )
-        for name, count in self.splits:
-            if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-                raise ValueError(f"`num_samples_per_class[{name!r}]` must be a positive integer, got {count!r}.")
-        names = [name for name, _ in self.splits]
-        if len(set(names)) != len(names):
-            raise ValueError(f"`splits` must have distinct names, got {names}.")
-        if isinstance(self.random_state_seed, bool) or not isinstance(self.random_state_seed, int):
-            raise TypeError(f"`random_state_seed` must be an integer, got {self.random_state_seed!r}.")
+        counts = [(name, check_count(count, f"num_samples_per_class[{name!r}]")) for name, count in self.splits]
+        names = [name for name, _ in counts]
+        require(len(set(names)) == len(names), "splits", "pairs of distinct names and counts", self.splits)
+        object.__setattr__(self, "splits", tuple(counts))
+        object.__setattr__(self, "random_state_seed", check_integer(self.random_state_seed, "random_state_seed"))
 
     @property
     def examples_per_class(self) -> int:
@@ -62,7 +68,7 @@ class Splitter:
     def __len__(self) -> int:
         return len(self.splits)
 
-    def __call__(self, dataset: "MetaDataset") -> "MetaDataset":
+    def __call__(self, dataset: D) -> D:
         """Attach this splitter to a meta-dataset and return the same meta-dataset."""
         return dataset.attach(self)
 
@@ -85,15 +91,10 @@ class WeightedSplitter(Splitter):
     def __post_init__(self) -> None:
         super().__post_init__()
         for (name, minimum), weight, maximum in zip(self.splits, self.weights, self.maxima, strict=True):
-            if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= 1:
-                raise ValueError(f"`weights[{name!r}]` must be a number in (0, 1], got {weight!r}.")
-            if maximum is not None and (isinstance(maximum, bool) or not isinstance(maximum, int)):
-                raise ValueError(f"`max_num_samples[{name!r}]` must be an integer or None, got {maximum!r}.")
-            if maximum is not None and maximum < minimum:
-                raise ValueError(
-                    f"`max_num_samples[{name!r}]` must be at least `min_num_samples[{name!r}]`, got {maximum} "
-                    f"and {minimum}."
-                )
+            check_share(weight, f"weights[{name!r}]")
+            if maximum is not None:
+                advice = f"`min_num_samples[{name!r}]` is {minimum}"
+                check_count(maximum, f"max_num_samples[{name!r}]", least=minimum, advice=advice)
         if sum(self.weights) > 1 + 1e-9:
             names = {name: weight for (name, _), weight in zip(self.splits, self.weights, strict=True)}
             raise ValueError(f"`weights` must sum to at most 1, got {names!r}.")
@@ -151,7 +152,7 @@ def ClassSplitter(
 ) -> Splitter: ...
 @overload
 def ClassSplitter(
-    task: "MetaDataset",
+    task: D,
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,
     num_train_per_class: int | None = None,
@@ -159,9 +160,9 @@ def ClassSplitter(
     num_support_per_class: int | None = None,
     num_query_per_class: int | None = None,
     random_state_seed: int = 0,
-) -> "MetaDataset": ...
+) -> D: ...
 def ClassSplitter(  # noqa: N802
-    task: "MetaDataset | None" = None,
+    task: Divisible | None = None,
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,
     num_train_per_class: int | None = None,
@@ -169,7 +170,7 @@ def ClassSplitter(  # noqa: N802
     num_support_per_class: int | None = None,
     num_query_per_class: int | None = None,
     random_state_seed: int = 0,
-) -> "Splitter | MetaDataset":
+) -> Splitter | Divisible:
     """The same number of examples of every class in each split, as Torchmeta's function of this name.
 
     `num_samples_per_class` wins over the other counts; `num_train_per_class` and `num_support_per_class` both
@@ -212,7 +213,7 @@ def ClassSplitter(  # noqa: N802
 
 
 def WeightedClassSplitter(  # noqa: N802
-    task: "MetaDataset | None" = None,
+    task: Divisible | None = None,
     shuffle: bool = True,
     min_num_samples: int | Mapping[str, int] = 1,
     max_num_samples: int | Mapping[str, int] | None = None,

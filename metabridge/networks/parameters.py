@@ -6,7 +6,6 @@ loaded into both; a checkpoint is such a mapping in HDF5, so either backend can 
 
 import math
 import os
-import uuid
 from collections.abc import Collection, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy.typing as npt
 
 from metabridge.adaptation.names import check_entries
 from metabridge.configs import ModelConfig
+from metabridge.storage.arrays import read_arrays, write_arrays
 from metabridge.streams import philox_words, stream_key, uniforms
 
 __all__ = [
@@ -32,6 +32,8 @@ __all__ = [
 ]
 
 Parameters = dict[str, npt.NDArray[Any]]
+
+_KIND = "parameters"
 
 
 def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -169,26 +171,25 @@ def relative_difference(first: Mapping[str, npt.NDArray[Any]], second: Mapping[s
     return math.sqrt(squares / reference)
 
 
-def save_parameters(path: str | os.PathLike[str], parameters: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Write neutral parameters to an HDF5 file, one dataset per name; the old file stays until the new one is whole."""
-    import h5py
+def save_parameters(path: str | os.PathLike[str], parameters: Mapping[str, npt.ArrayLike]) -> None:
+    """Write neutral parameters to a sealed HDF5 file, one dataset per name.
 
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        with h5py.File(temporary, "w", track_order=True) as file:
-            for name, array in parameters.items():
-                file[name] = array
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    An old file stays until the new one is whole.
+
+    Raises:
+        TypeError: if a parameter holds anything but numbers.
+        OSError: if the disk is full, which leaves nothing; the message says how much is needed.
+    """
+    write_arrays(path, _KIND, parameters)
 
 
 def load_parameters(path: str | os.PathLike[str]) -> Parameters:
-    """Read what `save_parameters` wrote, in the same order."""
-    import h5py
+    """Read what `save_parameters` wrote, in the same order.
 
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if the file is damaged or truncated, or holds anything but parameters; the message names it.
+    """
     if not Path(path).is_file():
         raise FileNotFoundError(f"no parameters at {path}; `save_parameters` writes them.")
-    with h5py.File(path, "r", track_order=True) as file:
-        return {name: np.asarray(array[()]) for name, array in file.items()}
+    return read_arrays(path, _KIND)

@@ -1,18 +1,17 @@
 """What metabridge asks of a store of examples, and the fingerprint that identifies its content."""
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DIGEST_BYTES", "ClassIds", "ClassSource", "Digests", "content_fingerprint", "digest_classes"]
+from metabridge.digests import DIGEST_BYTES, Digest
+
+__all__ = ["ClassIds", "ClassSource", "Digests", "content_fingerprint", "digest_classes"]
 
 ClassIds = Sequence[int] | npt.NDArray[np.int64]
 Digests = npt.NDArray[np.uint8]
-
-DIGEST_BYTES = 16
 
 
 class ClassSource(Protocol):
@@ -73,9 +72,8 @@ def digest_classes(
         ValueError: if `blocks` hold another number of examples.
     """
     sizes = class_sizes.tolist()
-    little = dtype.newbyteorder("<")
     digests = np.empty((len(sizes), DIGEST_BYTES), dtype=np.uint8)
-    class_id, missing, state = -1, 0, _hash()
+    class_id, missing, digest = -1, 0, Digest()
     for block in blocks:
         first = 0
         while first < len(block):
@@ -83,13 +81,13 @@ def digest_classes(
                 class_id += 1
                 if class_id == len(sizes):
                     raise ValueError(f"`blocks` must hold {sum(sizes)} examples, got more.")
-                missing, state = sizes[class_id], _hash()
+                missing, digest = sizes[class_id], Digest()
             part = block[first : first + missing]
-            state.update(np.ascontiguousarray(part, dtype=little).data)
+            digest.add_array(part, dtype)
             first += len(part)
             missing -= len(part)
             if not missing:
-                digests[class_id] = np.frombuffer(state.digest(), np.uint8)
+                digests[class_id] = np.frombuffer(digest.to_bytes(), np.uint8)
     if missing or class_id + 1 != len(sizes):
         raise ValueError(f"`blocks` must hold {sum(sizes)} examples, got fewer.")
     return digests
@@ -106,12 +104,7 @@ def content_fingerprint(
 
     Of digests and not of examples, so that the fingerprint of some classes of a large store costs nothing.
     """
-    state = _hash(f"metabridge source\n{tuple(example_shape)}\n{dtype.newbyteorder('<').str}\n".encode())
+    digest = Digest(f"metabridge source\n{tuple(example_shape)}\n{dtype.newbyteorder('<').str}\n")
     for name, size in zip(class_names, class_sizes.tolist(), strict=True):
-        state.update(f"{size} {len(name)} {name}\n".encode())
-    state.update(np.ascontiguousarray(class_digests).data)
-    return state.hexdigest()
-
-
-def _hash(content: bytes = b"") -> "hashlib.blake2b":
-    return hashlib.blake2b(content, digest_size=DIGEST_BYTES)
+        digest.add(f"{size} {len(name)} {name}\n")
+    return digest.add_array(class_digests).hexadecimal()

@@ -1,6 +1,5 @@
 """A class source over a folder of images: one folder per class, decoded when an example is asked for."""
 
-import hashlib
 import os
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.images import ImagePreparation, image_size
+from metabridge.digests import Digest
+from metabridge.sources.images import ImagePreparation
 from metabridge.sources.lazy import LazySource
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolderSource"]
@@ -53,7 +53,7 @@ class ImageFolderSource(LazySource):
         self.folder = Path(folder).absolute()  # a pickled source must be found from another working folder
         if not self.folder.is_dir():
             raise FileNotFoundError(f"`folder` must hold one folder per class, there is no folder {self.folder}.")
-        self.preparation = ImagePreparation(mode, image_size(resize))
+        self.preparation = ImagePreparation.of(mode, resize)
         names = sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir() and _is_visible(entry.name))
         if not names:
             raise ValueError(f"`folder` must hold one folder per class, {self.folder} holds no folder.")
@@ -100,17 +100,15 @@ class ImageFolderSource(LazySource):
 
     def compute_fingerprint(self) -> str:
         """Hexadecimal BLAKE2b of names, sizes, preparation and the bytes of every file."""
-        state = hashlib.blake2b(digest_size=16)
-        state.update(f"metabridge image folder\n{self.preparation}\n{self.example_shape}\n".encode())
+        digest = Digest(f"metabridge image folder\n{self.preparation}\n{self.example_shape}\n")
         for name, start, size in zip(
             self.class_names, self.class_starts.tolist(), self.class_sizes.tolist(), strict=True
         ):
-            state.update(f"{size} {name}\n".encode())
+            digest.add(f"{size} {name}\n")
             for file in self._files[start : start + size]:
                 content = (self.folder / file).read_bytes()
-                state.update(f"{len(content)}\n".encode())
-                state.update(content)
-        return state.hexdigest()
+                digest.add(f"{len(content)}\n").add(content)
+        return digest.hexadecimal()
 
 
 def _images_below(folder: Path) -> list[str]:

@@ -4,17 +4,13 @@ Layout (format version 2): dataset `examples` `(total, …)`, contiguous; `class
 `(C,)` UTF-8; `class_digests` `(C, 16)` uint8, contiguous, BLAKE2b of each class's examples; attributes `format`,
 `format_version`, `fingerprint` and `provenance` (JSON: archives, checksums, …).
 
-The first 512 bytes, HDF5's user block, are a seal: the file's size and a checksum of all but the examples. So a damaged
-or truncated file is refused before the HDF5 library, which may crash or hang on damage, sees it.
+The first 512 bytes are a seal, whose checksum is of all but the examples: some 100 kB for every thousand classes.
 """
 
-import errno
 import itertools
 import json
 import math
 import os
-import shutil
-import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,23 +20,20 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.digests import DIGEST_BYTES
 from metabridge.sources.array import ArraySource
-from metabridge.sources.base import DIGEST_BYTES, ClassIds, Digests, content_fingerprint, digest_classes
+from metabridge.sources.base import ClassIds, Digests, content_fingerprint, digest_classes
 from metabridge.sources.tables import check_classes, check_layout, positions_of
-from metabridge.storage.atomic import remove_orphans, temporary_file
+from metabridge.storage.atomic import is_full_disk, replacing
+from metabridge.storage.seal import SEAL_BYTES, OtherKindError, open_sealed, write_seal
 
 __all__ = ["FORMAT_VERSION", "Block", "FormatVersionError", "HDF5Source", "write_store"]
 
 FORMAT_VERSION = 2
 _FORMAT = "metabridge class source"
+_KIND = "class source"
 _READ_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 16  # for what HDF5 writes besides the examples
-_FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_PASSING = (errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EACCES, errno.EPERM, errno.EINTR, errno.ESTALE)
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_SEAL_MAGIC = b"metabridge class source\n"
-_SEAL_BYTES = 512  # the smallest user block
-_SEAL = struct.Struct("<24sQQQII")  # magic; the file's size; start and size of the examples; checksums: file, seal
 
 Block = npt.NDArray[Any] | tuple[npt.ArrayLike, npt.NDArray[Any]]
 """Examples `(n, …)` that come next; or rows and the examples that belong there, one of each or n of each."""
@@ -74,22 +67,17 @@ class HDF5Source(ArraySource):
             raise FileNotFoundError(f"no class source at {self.path}; build it first with `metabridge build`.")
         # One open file for all: another store may take its name in the meantime. HDF5's own lock, which fails where
         # a writer or the file system forbids it, is not needed for a file that never changes.
-        with self.path.open("rb") as raw:
-            if raw.read(len(_SIGNATURE)) == _SIGNATURE:
-                raise FormatVersionError(
-                    f"{self.path} is HDF5, but no store of version {FORMAT_VERSION}: build an older store again; of "
-                    "arrays of your own make one with save_source(LabelledSource(file['images'], file['labels']), "
-                    "'store.h5')."
-                )
-            try:
-                _check_seal(raw)
+        try:
+            with open_sealed(self.path, _KIND, "delete it and build it again") as raw:
                 kind, version = self._open(h5py, raw)
-            except Exception as error:  # h5py reports damage as nearly anything: KeyError, OSError, RuntimeError, …
-                if isinstance(error, MemoryError) or getattr(error, "errno", None) in _PASSING:
-                    raise  # the file may be whole
-                raise ValueError(
-                    f"{self.path} is not a readable class source ({error}); delete it and build it again."
-                ) from None
+        except OtherKindError as error:
+            raise FormatVersionError(
+                f"{error} Open it as what it is."
+                if error.found
+                else f"{self.path} is HDF5, but no store of version {FORMAT_VERSION}: build an older store again; of "
+                "arrays of your own make one with save_source(LabelledSource(file['images'], file['labels']), "
+                "'store.h5')."
+            ) from None
         if (kind, version) != (_FORMAT, FORMAT_VERSION):
             raise FormatVersionError(
                 f"{self.path} must be a {_FORMAT!r} of version {FORMAT_VERSION}, got {kind!r} version {version}; "
@@ -139,7 +127,7 @@ class HDF5Source(ArraySource):
 
 def _mapped(raw: BinaryIO, dataset: Any) -> npt.NDArray[Any]:
     offset = dataset.id.get_offset()
-    if offset is None or offset < _SEAL_BYTES:  # HDF5 adds the user block to its "nowhere", which is -1
+    if offset is None or offset < SEAL_BYTES:  # HDF5 adds the user block to its "nowhere", which is -1
         raise ValueError(f"its {dataset.name.strip('/')} are not stored in one piece")
     return np.memmap(raw, dtype=dataset.dtype, mode="r", offset=offset, shape=dataset.shape)
 
@@ -152,39 +140,6 @@ def _check_table(examples: npt.NDArray[Any], digests: npt.NDArray[Any], sizes: A
         raise ValueError("its table of classes does not fit together")
     if examples.dtype.kind not in "uf":
         raise ValueError(f"its examples are {examples.dtype}")
-
-
-def _seal(path: Path, offset: int, size: int) -> None:
-    """Write the seal of a finished file whose examples take `size` bytes from `offset` on."""
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        seal = _SEAL.pack(_SEAL_MAGIC, end, offset, size, _checksum_around(file, offset, size), 0)[:-4]
-        file.seek(0)
-        file.write(seal + struct.pack("<I", zlib.crc32(seal)))
-
-
-def _check_seal(raw: BinaryIO) -> None:
-    """Raise a `ValueError` for a file that is not what was sealed."""
-    raw.seek(0)
-    seal = raw.read(_SEAL.size)
-    if len(seal) < _SEAL.size or not seal.startswith(_SEAL_MAGIC):
-        raise ValueError("it does not begin as one")
-    _, end, offset, size, checksum, own_checksum = _SEAL.unpack(seal)
-    if zlib.crc32(seal[:-4]) != own_checksum:  # else a damaged size might have the whole file read
-        raise ValueError("its seal is damaged")
-    found = os.fstat(raw.fileno()).st_size
-    if found != end:
-        raise ValueError(f"it has {found:,} bytes, {end:,} were written")
-    if _checksum_around(raw, offset, size) != checksum:
-        raise ValueError("its table of classes is damaged")
-
-
-def _checksum_around(file: BinaryIO, offset: int, size: int) -> int:
-    """CRC-32 of all but the user block and the examples: some 100 kB for every thousand classes."""
-    file.seek(_SEAL_BYTES)
-    before = zlib.crc32(file.read(offset - _SEAL_BYTES))
-    file.seek(offset + size)
-    return zlib.crc32(file.read(), before)
 
 
 class HDF5Selection(ArraySource):
@@ -252,28 +207,8 @@ def write_store(
     if not needed:
         raise ValueError(f"`example_shape` must have no axis of length 0, got {tuple(example_shape)}.")
     check_layout(tuple(example_shape), np.dtype(dtype))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    remove_orphans(target)
-    if needed > shutil.disk_usage(target.parent).free:
-        raise _full_disk(target, needed, os.strerror(errno.ENOSPC))
-    try:
-        with temporary_file(target) as temporary:
-            fingerprint = _write(temporary, class_names, sizes, tuple(example_shape), dtype, blocks, provenance)
-            temporary.replace(target)
-    except OSError as error:
-        if error.errno in _FULL_DISK:
-            raise _full_disk(target, needed, os.strerror(error.errno)) from None
-        raise
-    return fingerprint
-
-
-def _full_disk(target: Path, needed: int, reason: str) -> OSError:
-    free = shutil.disk_usage(target.parent).free
-    return OSError(
-        errno.ENOSPC,
-        f"{target} cannot be stored ({reason}): it needs {needed:,} bytes, and {free:,} are free on the disk; nothing "
-        "was kept. Free some space or choose another folder",
-    )
+    with replacing(target, needed) as temporary:
+        return _write(temporary, class_names, sizes, tuple(example_shape), dtype, blocks, provenance)
 
 
 def _write(
@@ -297,7 +232,7 @@ def _write(
     spare = _SPARE_BYTES + 4 * (sum(len(name) + 16 for name in class_names) + len(record)) + sizes.nbytes
     spare += DIGEST_BYTES * len(sizes)
     _reserve(path, math.prod(shape) * np.dtype(dtype).itemsize + spare)
-    with path.open("w+b") as raw, h5py.File(raw, "w", userblock_size=_SEAL_BYTES) as file:
+    with path.open("w+b") as raw, h5py.File(raw, "w", userblock_size=SEAL_BYTES) as file:
         layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
         layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
@@ -318,7 +253,7 @@ def _write(
         file.attrs["format_version"] = FORMAT_VERSION
         file.attrs["fingerprint"] = fingerprint
         file.attrs["provenance"] = record
-    _seal(path, region.offset, math.prod(shape) * region.dtype.itemsize)
+    write_seal(path, _KIND, region.offset, math.prod(shape) * region.dtype.itemsize)
     _check_written(path, fingerprint, read_again=not region.is_read_back)
     return fingerprint
 
@@ -335,7 +270,7 @@ def _reserve(path: Path, size: int) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
-            if error.errno in _FULL_DISK:
+            if is_full_disk(error):
                 raise
 
 
@@ -452,8 +387,6 @@ def _check_rows(rows: npt.NDArray[Any], block: npt.NDArray[Any], region: _Region
 
 
 def _check_written(path: Path, fingerprint: str, read_again: bool) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())  # before the move, so that the good name never stands for unwritten bytes
     source = HDF5Source(path)
     found = source.recompute_fingerprint() if read_again else source.select(range(len(source))).fingerprint
     if found != fingerprint:

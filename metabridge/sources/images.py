@@ -1,25 +1,17 @@
-"""Somebody's image, whatever its form, as a uint8 `(H, W, channels)` array of one size and mode."""
+"""An image, whatever its form, as a uint8 `(H, W, channels)` array of one size and mode."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ImagePreparation", "image_size"]
+from metabridge.checks import check_choice, check_size
+
+__all__ = ["ImagePreparation"]
 
 _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
 _MODES = {channels: mode for mode, channels in _CHANNELS.items()}
-
-
-def image_size(resize: int | tuple[int, int] | None) -> tuple[int, int] | None:
-    """`(height, width)` from what a user may write: an integer stands for a square."""
-    if resize is None:
-        return None
-    size = (resize, resize) if isinstance(resize, int) else tuple(resize)
-    if len(size) != 2 or any(isinstance(side, bool) or not isinstance(side, int) or side < 1 for side in size):
-        raise ValueError(f"`resize` must be a positive side or a pair (height, width), got {resize!r}.")
-    return size[0], size[1]
 
 
 @dataclass(frozen=True)
@@ -40,8 +32,17 @@ class ImagePreparation:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode is not None and self.mode not in _CHANNELS:
-            raise ValueError(f"`mode` must be one of {', '.join(map(repr, _CHANNELS))}, got {self.mode!r}.")
+        if self.mode is not None:
+            check_choice(self.mode, "mode", _CHANNELS)
+
+    @classmethod
+    def of(cls, mode: str | None, resize: int | tuple[int, int] | None) -> Self:
+        """From what a user may write: an integer `resize` stands for a square.
+
+        Raises:
+            ValueError: for another mode, or what is no size.
+        """
+        return cls(mode, None if resize is None else check_size(resize, "resize"))
 
     def shape(self, mode: str, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape of an image of this Pillow mode and `(height, width)` once it is prepared."""

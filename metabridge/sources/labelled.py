@@ -1,6 +1,5 @@
 """A class source over any labelled map-style dataset: torchvision's, Hugging Face's, or a list of pairs."""
 
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,7 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.images import ImagePreparation, image_size
+from metabridge.checks import check_choice
+from metabridge.digests import Digest
+from metabridge.sources.images import ImagePreparation
 from metabridge.sources.lazy import LazySource
 from metabridge.sources.tables import group_labels, label_array
 
@@ -80,7 +81,7 @@ class LabelledSource(LazySource):
             raise ValueError("`dataset` must hold at least one example, got none.")
         self.dataset = dataset
         self.identity = identity
-        self.preparation = ImagePreparation(mode, image_size(resize))
+        self.preparation = ImagePreparation.of(mode, resize)
         self._image_column = image_column
         found = labels_of(dataset, label_column, progress) if labels is None else label_array(labels)
         if class_names is None:
@@ -116,15 +117,12 @@ class LabelledSource(LazySource):
         """Hexadecimal BLAKE2b of names, sizes, shape, dtype and every example, or of what `identity` says."""
         if self.identity is None:
             return super().compute_fingerprint()
-        state = hashlib.blake2b(digest_size=16)
-        state.update(f"metabridge labelled dataset\n{self.preparation}\n{self.example_shape}\n".encode())
-        for text in (self.dtype.str, self.identity, *self.class_names):
-            state.update(f"{len(text)} {text}\n".encode())
+        digest = Digest(f"metabridge labelled dataset\n{self.preparation}\n{self.example_shape}\n")
+        digest.add_texts((self.dtype.str, self.identity, *self.class_names))
         for start, size in zip(self.class_starts.tolist(), self.class_sizes.tolist(), strict=True):
-            rows = np.arange(start, start + size, dtype="<i8")
-            state.update(f"{size}\n".encode())
-            state.update(np.ascontiguousarray(rows if self._order is None else self._order[rows], dtype="<i8").data)
-        return state.hexdigest()
+            rows = np.arange(start, start + size)
+            digest.add(f"{size}\n").add_array(rows if self._order is None else self._order[rows], "<i8")
+        return digest.hexadecimal()
 
 
 def labels_of(dataset: Any, label_column: str = "label", progress: bool = True) -> npt.NDArray[Any]:
@@ -149,10 +147,7 @@ def labels_of(dataset: Any, label_column: str = "label", progress: bool = True) 
 def _labels_at_hand(dataset: Any, label_column: str) -> npt.NDArray[Any] | None:
     """The labels of a dataset that are to be had without decoding an image."""
     if hasattr(dataset, "column_names"):
-        if label_column not in dataset.column_names:
-            raise ValueError(
-                f"`label_column` must be one of {', '.join(map(repr, dataset.column_names))}, got {label_column!r}."
-            )
+        check_choice(label_column, "label_column", dataset.column_names)
         return label_array(dataset[label_column][:])
     if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):
         whole = _labels_at_hand(dataset.dataset, label_column)
@@ -186,9 +181,7 @@ def _plain(label: Any) -> Any:
 def _field(example: Any, position: int, column: str) -> Any:
     """The image or the label of an example."""
     if isinstance(example, Mapping):
-        if column not in example:
-            word = ("image_column", "label_column")[position]
-            raise ValueError(f"`{word}` must be one of {', '.join(map(repr, example))}, got {column!r}.")
+        check_choice(column, ("image_column", "label_column")[position], example)
         return example[column]
     if not isinstance(example, Sequence) or isinstance(example, (str, bytes)) or len(example) < 2:
         if position == 0:

@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 
+from metabridge.checks import check_share
 from metabridge.sources.base import ClassSource
 from metabridge.streams import philox_words, stream_key
 
@@ -97,9 +98,7 @@ def _ends(fractions: Mapping[str, float], number: int) -> list[int]:
         raise ValueError("`fractions` must name at least one meta-split, got none.")
     total, ends = Fraction(0), []
     for name, value in fractions.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-            raise ValueError(f"`fractions[{name!r}]` must be a number in (0, 1], got {value!r}.")
-        total += Fraction(str(value))
+        total += Fraction(str(check_share(value, f"fractions[{name!r}]")))
         if total > 1 + _ROUNDING:
             raise ValueError(f"`fractions` must sum to at most 1, got {dict(fractions)!r}.")
         ends.append(min(number, int(total * number + Fraction(1, 2))))

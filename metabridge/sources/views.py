@@ -1,6 +1,5 @@
 """Class sources made of class sources: together, some of their classes, other names. No example is copied."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -9,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.sources.base import DIGEST_BYTES, ClassIds, ClassSource, Digests, content_fingerprint
+from metabridge.digests import DIGEST_BYTES, Digest
+from metabridge.sources.base import ClassIds, ClassSource, Digests, content_fingerprint
 from metabridge.sources.tables import NO_CLASS, check_distinct, positions_of
 
 __all__ = ["filter_classes", "rename_classes", "union"]
@@ -136,7 +136,7 @@ class _Renamed(_View):
         return getattr(self.source, "class_digests", None)
 
     def _fingerprint_of_parts(self) -> str:
-        return _hash("renamed", [self.source.fingerprint, *self.class_names])
+        return _digest("renamed", [self.source.fingerprint, *self.class_names])
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """What the other source gathers."""
@@ -193,8 +193,8 @@ class _Union(_View):
         return found
 
     def _fingerprint_of_parts(self) -> str:
-        table = hashlib.blake2b(np.stack([self.parts, self.ids]).astype("<i8").tobytes(), digest_size=DIGEST_BYTES)
-        return _hash("union", [source.fingerprint for source in self.sources] + [table.hexdigest()])
+        table = Digest().add_array(np.stack([self.parts, self.ids]), "<i8")
+        return _digest("union", [*(source.fingerprint for source in self.sources), table.hexadecimal()])
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Copy the examples out of the sources they are in; see `ClassSource.gather`."""
@@ -215,8 +215,5 @@ class _Union(_View):
         return _together(self.sources, self.parts[chosen], self.ids[chosen])
 
 
-def _hash(kind: str, texts: Sequence[str]) -> str:
-    state = hashlib.blake2b(f"metabridge {kind}\n".encode(), digest_size=DIGEST_BYTES)
-    for text in texts:
-        state.update(f"{len(text)} {text}\n".encode())
-    return state.hexdigest()
+def _digest(kind: str, texts: Sequence[str]) -> str:
+    return Digest(f"metabridge {kind}\n").add_texts(texts).hexadecimal()

@@ -1,13 +1,65 @@
-"""Temporary files beside their targets: one writer's alone, and removed by the next writer if that one was killed."""
+"""Files that are replaced whole or not at all: written beside their targets, and moved into place.
 
+A temporary file is one writer's alone; the next writer removes it if that one was killed.
+"""
+
+import errno
+import os
 import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["remove_orphans", "temporary_file", "try_lock"]
+__all__ = ["is_full_disk", "remove_orphans", "replacing", "synchronise", "temporary_file", "try_lock"]
+
+
+@contextmanager
+def replacing(target: Path, needed: int) -> Iterator[Path]:
+    """A new empty file beside `target`, which takes its place when the block ends without an error.
+
+    What a killed writer of `target` left is removed first. The bytes are on the disk before the file gets its good
+    name, so that this name never stands for unwritten ones.
+
+    Args:
+        target: where the file will be; its folder is made if missing.
+        needed: bytes that will be written, roughly.
+
+    Raises:
+        OSError: if the disk is full, before or while the block writes, which leaves nothing; the message says how
+            much is needed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    remove_orphans(target)
+    try:
+        if needed > shutil.disk_usage(target.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        with temporary_file(target) as temporary:
+            yield temporary
+            synchronise(temporary)
+            temporary.replace(target)
+    except OSError as error:
+        if not is_full_disk(error):
+            raise
+        free = shutil.disk_usage(target.parent).free
+        raise OSError(
+            errno.ENOSPC,
+            f"{target} cannot be stored ({os.strerror(error.errno or 0)}): it needs {needed:,} bytes, and {free:,} are "
+            "free on the disk; nothing was kept. Free some space or choose another folder",
+        ) from None
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether an error says that a disk takes no more."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def synchronise(path: Path) -> None:
+    """Wait until the bytes of a file are on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 @contextmanager
@@ -33,13 +85,13 @@ def remove_orphans(target: Path) -> None:
     name = re.compile(re.escape(f".{target.name}.") + r"[0-9a-f]{32}\.part")
     for path in target.parent.iterdir():
         if name.fullmatch(path.name):
-            with suppress(OSError), path.open("r+b") as file:  # no locks, not ours, or removed by somebody else
+            with suppress(OSError), path.open("r+b") as file:  # no locks, not ours, or removed by another process
                 if try_lock(file):
                     path.unlink()
 
 
 def try_lock(file: BinaryIO) -> bool:
-    """Lock an open file for this process; `False` if somebody else has it.
+    """Lock an open file for this process; `False` if another one has it.
 
     Raises:
         OSError: if the system or the file system has no locks.

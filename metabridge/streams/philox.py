@@ -7,11 +7,13 @@ NumPy promises that raw output across versions but not what `numpy.random.Genera
 `metabridge.streams.draws` makes bounded integers, choices without replacement, uniforms and normals from raw words.
 """
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from metabridge.checks import check_integer
+from metabridge.digests import Digest
 
 __all__ = ["SCHEME_VERSION", "Words", "multiply_high", "philox_words", "stream_key"]
 
@@ -42,10 +44,9 @@ def stream_key(purpose: str, seed: int, meta_split: str) -> tuple[int, int]:
     Raises:
         TypeError: if `seed` is not an integer (a `bool` or a `float` would silently alias another seed).
     """
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):
-        raise TypeError(f"`seed` must be an integer, got {seed!r} ({type(seed).__name__}); pass for example seed=0.")
-    text = f"metabridge/{SCHEME_VERSION}\npurpose={purpose}\nseed={int(seed)}\nmeta_split={meta_split}\n"
-    digest = hashlib.blake2b(text.encode(), digest_size=16).digest()
+    seed = check_integer(seed, "seed", "pass for example seed=0")
+    text = f"metabridge/{SCHEME_VERSION}\npurpose={purpose}\nseed={seed}\nmeta_split={meta_split}\n"
+    digest = Digest(text).to_bytes()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")
 
 

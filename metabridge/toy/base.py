@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_count, check_number, is_count
 from metabridge.episodes.batches import WHOLE, EpisodeBatch, Split
 from metabridge.episodes.metadatasets import MetaDataset, Task
 from metabridge.episodes.plans import EpisodePlan, draw_plan, plan_examples
@@ -53,14 +54,9 @@ class ToyMetaDataset(MetaDataset):
         meta_split: str = "train",
         dataset_transform: Splitter | None = None,
     ) -> None:
-        for name, value in (("num_samples_per_task", num_samples_per_task), ("num_tasks", num_tasks)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"`{name}` must be a positive integer, got {value!r}.")
-        if noise_std is not None and not _is_noise(noise_std):
-            raise ValueError(f"`noise_std` must be a finite number of at least 0, or None, got {noise_std!r}.")
-        self.num_samples_per_task = num_samples_per_task
-        self._num_tasks = num_tasks
-        self.noise_std = None if noise_std is None else float(noise_std)
+        self.num_samples_per_task = check_count(num_samples_per_task, "num_samples_per_task")
+        self._num_tasks = check_count(num_tasks, "num_tasks")
+        self.noise_std = None if noise_std is None else check_number(noise_std, "noise_std", least=0)
         super().__init__(meta_split, None, dataset_transform)
 
     @property
@@ -168,7 +164,7 @@ class ToyMetaDataset(MetaDataset):
 
     def task_plan(self, index: int) -> EpisodePlan:
         """Plan task number `index`, fixed by (seed, index)."""
-        if not isinstance(index, (int, np.integer)) or not 0 <= index < self.num_tasks:
+        if not is_count(index, 0) or index >= self.num_tasks:
             raise IndexError(f"a task is addressed by an integer in [0, {self.num_tasks}), got {index!r}.")
         key, row = self.task_key(index), np.zeros(1, dtype=np.int64)
         words = philox_words(key, row, 2 + self._splitter.examples_per_class)
@@ -198,8 +194,3 @@ class ToyMetaDataset(MetaDataset):
     def __repr__(self) -> str:
         points = self.num_samples_per_task
         return f"{type(self).__name__}({self.num_tasks} tasks of {points} points, meta-{self.meta_split})"
-
-
-def _is_noise(value: Any) -> bool:
-    is_number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    return is_number and bool(0 <= value < float("inf"))

@@ -1,13 +1,12 @@
 """Image transforms that move pixels: resizing, crops, mirror images."""
 
 import math
-import operator
-from collections.abc import Sequence
-from typing import Any, SupportsIndex, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_count, check_size, is_number, require
 from metabridge.streams import bounded_integers, uniforms
 from metabridge.transforms.images import IGNORED, Fixed, Images, Masks, Parameters, Shown, Words
 
@@ -26,7 +25,7 @@ class Resize(Fixed, Shown):
     """
 
     def __init__(self, size: int | tuple[int, int]) -> None:
-        self.size = _pair("size", size)
+        self.size = check_size(size, "size")
         self._arguments = {"size": self.size}
 
     def apply(self, images: Images, parameters: Parameters) -> Images:
@@ -84,7 +83,7 @@ class CenterCrop(Fixed, Shown):
     """
 
     def __init__(self, size: int | tuple[int, int]) -> None:
-        self.size = _pair("size", size)
+        self.size = check_size(size, "size")
         self._arguments = {"size": self.size}
 
     def apply(self, images: Images, parameters: Parameters) -> Images:
@@ -113,11 +112,9 @@ class RandomCrop(Shown):
     num_words = 2
 
     def __init__(self, size: int | tuple[int, int], padding: int = 0) -> None:
-        if isinstance(padding, bool) or not isinstance(padding, int) or padding < 0:
-            raise ValueError(f"`padding` must be a non-negative integer, got {padding!r}.")
-        self.size = _pair("size", size)
-        self.padding = padding
-        self._arguments = {"size": self.size, "padding": padding}
+        self.size = check_size(size, "size")
+        self.padding = check_count(padding, "padding", least=0)
+        self._arguments = {"size": self.size, "padding": self.padding}
 
     def draw(self, words: Words) -> Parameters:
         """`(n, 2)` words: where an image is cut depends on its size as well."""
@@ -154,8 +151,7 @@ class RandomHorizontalFlip(Shown):
     num_words = 1
 
     def __init__(self, p: float = 0.5) -> None:
-        if isinstance(p, bool) or not isinstance(p, (int, float, np.integer, np.floating)) or not 0 <= p <= 1:
-            raise ValueError(f"`p` must lie in [0, 1], got {p!r}.")
+        require(is_number(p) and 0 <= p <= 1, "p", "a number in [0, 1]", p)
         self.p = float(p)
         self._arguments = {"p": self.p}
 
@@ -178,13 +174,3 @@ def _check_fits(transform: CenterCrop | RandomCrop, images: npt.NDArray[Any], pa
     height, width = (side + 2 * padding for side in images.shape[1:3])
     if transform.size[0] > height or transform.size[1] > width:
         raise ValueError(f"`size` must be at most {height}×{width}, the images' with padding, got {transform!r}.")
-
-
-def _pair(name: str, value: SupportsIndex | Sequence[SupportsIndex]) -> tuple[int, int]:
-    try:
-        pair = [operator.index(side) for side in (value if isinstance(value, Sequence) else (value, value))]
-    except TypeError:
-        pair = []
-    if len(pair) != 2 or min(pair) < 1 or isinstance(value, bool):
-        raise ValueError(f"`{name}` must be a positive side or a pair (height, width), got {value!r}.")
-    return pair[0], pair[1]

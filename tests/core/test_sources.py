@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from metabridge.sources import ArraySource, HDF5Source, hdf5, rename_classes, union, write_store
 from metabridge.sources.base import content_fingerprint, digest_classes
 from metabridge.storage.atomic import remove_orphans, temporary_file
+from metabridge.storage.seal import write_seal
 
 SIZES = [4, 7, 1, 5]
 NAMES = ("alef", "bet/1", "гимель", "d d")
@@ -486,7 +487,7 @@ def changing(path):
     begin, end = examples_of(path)
     with h5py.File(path, "r+") as file:
         yield file
-    hdf5._seal(path, begin, end - begin)
+    write_seal(path, "class source", begin, end - begin)
 
 
 def test_a_truncated_file_is_refused_wherever_it_ends(stored):

@@ -129,7 +129,7 @@ def test_impossible_counts_are_refused(arguments, error, message):
 
 
 def test_two_sets_of_one_name_are_refused():
-    with pytest.raises(ValueError, match=r"`splits` must have distinct names, got \['a', 'a'\]"):
+    with pytest.raises(ValueError, match=r"`splits` must be pairs of distinct names and counts, got \(\('a', "):
         Splitter((("a", 1), ("a", 2)))
 
 

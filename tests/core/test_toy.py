@@ -577,7 +577,7 @@ def test_the_front_door_names_all_problems():
         ({"num_samples_per_task": 2.5}, "`num_samples_per_task` must be a positive integer, got 2.5"),
         ({"num_tasks": 0}, "`num_tasks` must be a positive integer, got 0"),
         ({"num_tasks": True}, "`num_tasks` must be a positive integer, got True"),
-        ({"noise_std": -0.1}, "`noise_std` must be a finite number of at least 0, or None, got -0.1"),
+        ({"noise_std": -0.1}, "`noise_std` must be a finite number of at least 0, got -0.1"),
         ({"noise_std": math.nan}, "`noise_std` must be a finite number .*, got nan"),
         ({"noise_std": math.inf}, "`noise_std` must be a finite number .*, got inf"),
         ({"noise_std": "0.3"}, "`noise_std` must be a finite number .*, got '0.3'"),

@@ -237,12 +237,12 @@ def test_arguments_are_torchmeta_s():
         (
             {"train_weights": 0.2, "min_num_samples": 3, "max_num_samples": 2},
             ValueError,
-            r"`max_num_samples\['train'\]` must be at least `min_num_samples\['train'\]`, got 2 and 3",
+            r"`max_num_samples\['train'\]` must be an integer of at least 3, got 2; `min_num_samples\['train'\]` is 3",
         ),
         (
             {"train_weights": 0.2, "max_num_samples": 2.5},
             ValueError,
-            r"`max_num_samples\['train'\]` must be an integer",
+            r"`max_num_samples\['train'\]` must be a positive integer, got 2\.5",
         ),
     ],
 )

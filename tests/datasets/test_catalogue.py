@@ -108,7 +108,7 @@ def test_a_subclass_chooses_variant_and_split_by_attributes(tmp_path):
     assert (dataset.variant, dataset.split) == ("large", "fold 2")
     with pytest.raises(ValueError, match="`variant` of folded must be one of 'small', 'large', got 'huge'"):
         Folded(tmp_path, 1, meta_test=True, variant="huge")
-    with pytest.raises(ValueError, match=r"split of Folded 'small' must be one of 'fold 0', .* got 'fold 4'"):
+    with pytest.raises(ValueError, match=r"`split` of Folded 'small' must be one of 'fold 0', .* got 'fold 4'"):
         Folded(tmp_path, 1, meta_test=True, fold=4)
     with pytest.raises(ValueError, match=r"has no meta-val classes; ask for meta-train or meta-test\.$"):
         Folded(tmp_path / "none", 1, meta_val=True, download=True)

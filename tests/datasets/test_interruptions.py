@@ -242,7 +242,7 @@ NURSERY = """
 import errno, multiprocessing, os, pickle, resource, signal, sys
 import h5py, numpy, PIL.Image, requests, tqdm, urllib3
 from metabridge.archives import downloaders, members as archives
-    from metabridge.datasets import benchmarks
+from metabridge.datasets import benchmarks
 from metabridge.sources import hdf5
 
 PIL.Image.init()

@@ -97,7 +97,7 @@ def test_a_store_that_cannot_be_read_is_short_in_the_list_and_explained_in_detai
     assert max(map(len, listed)) < 165
     text = run("datasets", "cifar_fs", "--root", tmp_path)
     reason = {
-        "damaged": "is not a readable class source (its table of classes is damaged); delete it and build it again.",
+        "damaged": "is not a readable class source (its content is damaged); delete it and build it again.",
         "other format": "is HDF5, but no store of version 2: build an older store again; of arrays of your own make "
         "one with save_source(LabelledSource(file['images'], file['labels']), 'store.h5').",
     }[damage]
