@@ -19,6 +19,7 @@ from metabridge.adaptation.task_maps import TaskMap, choose_task_map
 from metabridge.backends import check_finite
 from metabridge.configs import AlgorithmConfig, ModelConfig, OptimiserConfig, RunConfig
 from metabridge.networks.parameters import Parameters
+from metabridge.networks.tables import NETWORKS
 
 __all__ = ["Learner", "precision"]
 
@@ -38,7 +39,7 @@ class Learner:
         self.dtype = dtype
         self.device = device
         self.classifies = run.episode.ways is not None
-        task_map = choose_task_map(device.platform, run.model.name != "mlp")
+        task_map = choose_task_map(device.platform, NETWORKS[run.model.name].takes_images)
         programs = _programs(run.model, run.algorithm, run.optimiser, self.classifies, task_map)
         self.algorithm = programs.algorithm
         self._programs = programs

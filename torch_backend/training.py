@@ -8,6 +8,7 @@ from metabridge.adaptation.task_maps import choose_task_map
 from metabridge.backends import check_finite
 from metabridge.configs import RunConfig
 from metabridge.networks.parameters import Parameters
+from metabridge.networks.tables import NETWORKS
 from torch_backend.algorithms import MAML
 from torch_backend.algorithms.maml import Batch
 from torch_backend.functional import accuracy, cross_entropy, mean_squared_error
@@ -39,7 +40,7 @@ class Learner:
             apply=lambda params, inputs: model(inputs, params=params),
             loss=cross_entropy if self.classifies else mean_squared_error,
             config=run.algorithm,
-            task_map=choose_task_map(device.type, run.model.name != "mlp"),
+            task_map=choose_task_map(device.type, NETWORKS[run.model.name].takes_images),
         )
         self.params = from_neutral(parameters, run.model, self.dtype, device)
         self.optimiser = torch.optim.Adam(

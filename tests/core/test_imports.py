@@ -23,6 +23,8 @@ WAY_OF_THE_DATA = [
     "metabridge.streams.draws",
     "metabridge.streams",
     "metabridge.checks",
+    "metabridge.networks.layers",
+    "metabridge.networks.tables",
     "metabridge.configs.record",
     "metabridge.configs.episode",
     "metabridge.configs.network",
