@@ -54,20 +54,19 @@ def _module(layer: tables.Layer) -> nn.Module:
 class _Residual(MetaModule):
     """`main(x) + shortcut(x)`, where the layers of the main path go by their own names."""
 
-    def __init__(self, main: Mapping[str, nn.Module], shortcut: MetaSequential) -> None:
+    def __init__(self, main: Mapping[str, nn.Module], shortcut: nn.Module) -> None:
         super().__init__()
         self.main_names = tuple(main)
         for name, layer in main.items():
             self.add_module(name, layer)
         self.shortcut = shortcut
 
-    def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Map `(batch, inputs, H, W)` to `(batch, outputs, H, W)`."""
         values = input
         for name in self.main_names:
-            layer, own = self.get_submodule(name), self.get_subdict(params, name)
-            values = layer(values, params=own) if isinstance(layer, MetaModule) else layer(values)
-        return values + self.shortcut(input, params=self.get_subdict(params, "shortcut"))
+            values = self.get_submodule(name)(values)
+        return values + self.shortcut(input)
 
 
 class _Mean(nn.Module):
