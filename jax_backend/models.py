@@ -1,8 +1,8 @@
-"""The networks of the literature as MetaModules, built from a model config."""
+"""The networks of the core's layer tables as MetaModules, and ResNet-18."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import jax
 from flax import nnx
@@ -18,119 +18,83 @@ from jax_backend.modules import (
     leaky_relu,
 )
 from metabridge.configs import ModelConfig
-from metabridge.networks.parameters import flattened_shape
+from metabridge.networks import layers as tables
+from metabridge.networks.tables import network_layers
 
-__all__ = ["MLP", "Conv4", "ResNet12", "ResNet18", "build_model"]
+__all__ = ["ResNet18", "build_model"]
 
-_SLOPE = 0.1
+Layer = Callable[..., jax.Array]
 
 
 def build_model(config: ModelConfig, rngs: nnx.Rngs | None = None) -> MetaModule:
-    """The network `config` describes, with random initial parameters from `rngs` (default: seed 0)."""
-    network = {"mlp": MLP, "conv4": Conv4, "resnet12": ResNet12}[config.name]
-    return network(config, nnx.Rngs(0) if rngs is None else rngs)
+    """The network `config` describes, with random initial parameters from `rngs` (default: seed 0).
 
-
-class MLP(MetaModule):
-    """Linear layers with ReLU between, then a linear head: `(batch, inputs)` to `(batch, outputs)`.
-
-    With two hidden layers of 40, the sinusoid network of Finn et al. 2017 (there with another initialisation).
+    It maps `(batch, features)`, or images `(batch, H, W, channels)`, to `(batch, outputs)`. Its layers and their names
+    are those of the table in `metabridge.networks.tables`.
     """
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-        widths = (*config.input_shape, *config.hidden)
-        layers = [
-            MetaSequential({"linear": MetaLinear(inputs, outputs, rngs=rngs), "relu": nnx.relu})
-            for inputs, outputs in pairwise(widths)
-        ]
-        self.features = MetaSequential(_numbered(layers))
-        self.head = MetaLinear(widths[-1], config.outputs, rngs=rngs)
-
-    def __call__(self, inputs: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
-        """Map `(batch, inputs)` to `(batch, outputs)`."""
-        features = self.features(inputs, params=self.get_subdict(params, "features"))
-        return self.head(features, params=self.get_subdict(params, "head"))
+    return MetaSequential(_layers(network_layers(config), nnx.Rngs(0) if rngs is None else rngs))
 
 
-class Conv4(MetaModule):
-    """Four blocks of 3×3 convolution, batch normalisation, ReLU and 2×2 max-pooling, then a linear head.
-
-    `(batch, H, W, channels)` to `(batch, outputs)`; the network of Vinyals et al. 2016 and Finn et al. 2017, who
-    pool by strides of 2 on Omniglot. Batch normalisation uses the statistics of the batch at hand, always.
-    """
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-        channels = (config.input_shape[-1], *config.hidden)
-        blocks = [_conv_block(inputs, outputs, rngs) for inputs, outputs in pairwise(channels)]
-        self.features = MetaSequential(_numbered(blocks))
-        self.flatten = Flatten()
-        self.head = MetaLinear(math.prod(flattened_shape(config)), config.outputs, rngs=rngs)
-
-    def __call__(self, inputs: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
-        """Map `(batch, H, W, channels)` to `(batch, outputs)`."""
-        features = self.features(inputs, params=self.get_subdict(params, "features"))
-        return self.head(self.flatten(features), params=self.get_subdict(params, "head"))
+def _layers(chain: tables.Chain, rngs: nnx.Rngs) -> dict[str, Layer]:
+    return {name: _layer(layer, rngs) for name, layer in chain.layers}
 
 
-def _conv_block(inputs: int, outputs: int, rngs: nnx.Rngs) -> MetaSequential:
-    return MetaSequential(
-        {
-            "conv": MetaConv2d(inputs, outputs, 3, padding=1, rngs=rngs),
-            "norm": MetaBatchNorm2d(outputs, track_running_stats=False),
-            "relu": nnx.relu,
-            "pool": MaxPool2d(2),
-        }
-    )
+def _layer(layer: tables.Layer, rngs: nnx.Rngs) -> Layer:
+    match layer:
+        case tables.Chain():
+            return MetaSequential(_layers(layer, rngs))
+        case tables.Residual(main, shortcut):
+            return _Residual(_layers(main, rngs), MetaSequential(_layers(shortcut, rngs)))
+        case tables.Linear(inputs, outputs):
+            return MetaLinear(inputs, outputs, rngs=rngs)
+        case tables.Convolution(inputs, outputs, kernel, bias):
+            return MetaConv2d(inputs, outputs, kernel, padding=kernel // 2, bias=bias, rngs=rngs)
+        case tables.BatchNorm(channels, running):
+            return MetaBatchNorm2d(channels, track_running_stats=running)
+        case tables.ReLU():
+            return nnx.relu
+        case tables.LeakyReLU(slope):
+            return _LeakyReLU(slope)
+        case tables.MaxPool(size):
+            return MaxPool2d(size)
+        case tables.Flatten():
+            return Flatten()
+        case tables.Mean():
+            return _mean
+    raise TypeError(f"jax_backend.models cannot build {layer!r}; give this kind of layer a case.")
 
 
-class ResNet12(MetaModule):
-    """Four residual blocks, the average over all positions, then a linear head: `(batch, H, W, channels)` to outputs.
+class _Residual(MetaModule):
+    """`main(x) + shortcut(x)`, where the layers of the main path go by their own names."""
 
-    The backbone of Oreshkin et al. 2018 (TADAM) in the form of Lee et al. 2019 (MetaOptNet): a block is three 3×3
-    convolutions, a shortcut by a 1×1 convolution, leaky ReLU of slope 0.1 and 2×2 max-pooling, with batch
-    normalisation after every convolution and no biases. Lee et al. flatten the last block's features for their
-    solvers; here they are averaged, as in TADAM, so that a linear head stays small at any image size. There is no
-    DropBlock: it draws at random in every pass, which two frameworks cannot do alike.
-
-    Batch normalisation keeps running statistics. With `params` in training mode it uses those of the batch and
-    leaves the running ones alone; in evaluation mode it uses the running ones.
-    """
-
-    def __init__(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
-        channels = (config.input_shape[-1], *config.hidden)
-        self.features = MetaSequential(_numbered([_ResNet12Block(*pair, rngs) for pair in pairwise(channels)]))
-        self.head = MetaLinear(channels[-1], config.outputs, rngs=rngs)
-
-    def __call__(self, inputs: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
-        """Map `(batch, H, W, channels)` to `(batch, outputs)`."""
-        features = self.features(inputs, params=self.get_subdict(params, "features"))
-        return self.head(features.mean((1, 2)), params=self.get_subdict(params, "head"))
-
-
-class _ResNet12Block(MetaModule):
-    """Three convolutions beside a shortcut, then 2×2 max-pooling."""
-
-    def __init__(self, inputs: int, outputs: int, rngs: nnx.Rngs) -> None:
-        for number, depth in enumerate((inputs, outputs, outputs), start=1):
-            setattr(self, f"conv{number}", MetaConv2d(depth, outputs, 3, padding=1, bias=False, rngs=rngs))
-            setattr(self, f"norm{number}", MetaBatchNorm2d(outputs))
-        self.shortcut = MetaSequential(
-            {"conv": MetaConv2d(inputs, outputs, 1, bias=False, rngs=rngs), "norm": MetaBatchNorm2d(outputs)}
-        )
-        self.pool = MaxPool2d(2)
+    def __init__(self, main: Mapping[str, Layer], shortcut: MetaSequential) -> None:
+        self.main_names = tuple(main)
+        for name, layer in main.items():
+            setattr(self, name, layer)
+        self.shortcut = shortcut
 
     def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
-        """Map `(batch, H, W, inputs)` to `(batch, H // 2, W // 2, outputs)`."""
+        """Map `(batch, H, W, inputs)` to `(batch, H, W, outputs)`."""
+        values = input
+        for name in self.main_names:
+            layer, own = getattr(self, name), self.get_subdict(params, name)
+            values = layer(values, params=own) if isinstance(layer, MetaModule) else layer(values)
+        return values + self.shortcut(input, params=self.get_subdict(params, "shortcut"))
 
-        def normalised_convolution(number: int, values: jax.Array) -> jax.Array:
-            for name in (f"conv{number}", f"norm{number}"):
-                values = getattr(self, name)(values, params=self.get_subdict(params, name))
-            return values
 
-        values = leaky_relu(normalised_convolution(1, input), _SLOPE)
-        values = leaky_relu(normalised_convolution(2, values), _SLOPE)
-        values = normalised_convolution(3, values) + self.shortcut(input, params=self.get_subdict(params, "shortcut"))
-        return self.pool(leaky_relu(values, _SLOPE))
+@dataclass(frozen=True)
+class _LeakyReLU:
+    """`leaky_relu` of one slope. Equal slopes are equal, so that Flax takes two such models for one structure."""
+
+    slope: float
+
+    def __call__(self, input: jax.Array) -> jax.Array:
+        return leaky_relu(input, self.slope)
+
+
+def _mean(input: jax.Array) -> jax.Array:
+    """The average over all positions: `(batch, H, W, channels)` to `(batch, channels)`."""
+    return input.mean((1, 2))
 
 
 class ResNet18(MetaModule):
@@ -202,7 +166,3 @@ def _he_normal(shape: tuple[int, ...], rngs: nnx.Rngs) -> nnx.Param:
     """Normal with variance 2 / fan_out, the initial distribution of torchvision's residual networks."""
     height, width, _, outputs = shape
     return nnx.Param(jax.random.normal(rngs.params(), shape) * math.sqrt(2 / (height * width * outputs)))
-
-
-def _numbered(layers: Sequence[MetaModule]) -> dict[str, Callable[..., jax.Array]]:
-    return {f"layer{number}": layer for number, layer in enumerate(layers, start=1)}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.networks.parameters import Parameters
+from metabridge.networks.tables import NETWORKS
 from metabridge.streams import normals, philox_words, stream_key
 
 __all__ = ["LIMITS", "Limits", "central_difference_error", "identical_episodes", "random_direction"]
@@ -33,7 +34,7 @@ class Limits:
     loss_difference: float = 1e-8
 
 
-LIMITS = {"mlp": Limits(meta_gradient=1e-10), "conv4": Limits(meta_gradient=1e-9)}
+LIMITS = {name: Limits(network.meta_gradient) for name, network in NETWORKS.items()}
 """Network → limits."""
 
 

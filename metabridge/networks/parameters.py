@@ -6,8 +6,7 @@ loaded into both; a checkpoint is such a mapping in HDF5, so either backend can 
 
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.adaptation.names import check_entries
-from metabridge.configs import ModelConfig
+from metabridge.networks.layers import Parameter
+from metabridge.networks.tables import Dimensions, network_layers
 from metabridge.storage.arrays import read_arrays, write_arrays
 from metabridge.streams import philox_words, stream_key, uniforms
 
@@ -23,7 +23,6 @@ __all__ = [
     "Parameters",
     "check_parameters",
     "check_state",
-    "flattened_shape",
     "initial_parameters",
     "load_parameters",
     "parameter_shapes",
@@ -36,79 +35,27 @@ Parameters = dict[str, npt.NDArray[Any]]
 _KIND = "parameters"
 
 
-def parameter_shapes(model: ModelConfig) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(model: Dimensions) -> dict[str, tuple[int, ...]]:
     """Name → shape of every parameter of a model, in the order of the model's layers."""
-    shapes = {"mlp": _mlp_shapes, "conv4": _conv4_shapes, "resnet12": _resnet12_shapes}
-    return dict(shapes[model.name](model))
+    return {name: parameter.shape for name, parameter in network_layers(model).parameters()}
 
 
-def _mlp_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    widths = (*model.input_shape, *model.hidden)
-    for number, (inputs, outputs) in enumerate(pairwise(widths), start=1):
-        yield f"features.layer{number}.linear.weight", (outputs, inputs)
-        yield f"features.layer{number}.linear.bias", (outputs,)
-    yield from _head_shapes(widths[-1], model.outputs)
-
-
-def _conv4_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    channels = (model.input_shape[-1], *model.hidden)
-    for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
-        layer = f"features.layer{number}"
-        yield f"{layer}.conv.weight", (outputs, inputs, 3, 3)
-        for name in ("conv.bias", "norm.weight", "norm.bias"):
-            yield f"{layer}.{name}", (outputs,)
-    yield from _head_shapes(math.prod(flattened_shape(model)), model.outputs)
-
-
-def _resnet12_shapes(model: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
-    channels = (model.input_shape[-1], *model.hidden)
-    for number, (inputs, outputs) in enumerate(pairwise(channels), start=1):
-        layer = f"features.layer{number}"
-        for position, depth in enumerate((inputs, outputs, outputs), start=1):
-            yield f"{layer}.conv{position}.weight", (outputs, depth, 3, 3)
-            yield f"{layer}.norm{position}.weight", (outputs,)
-            yield f"{layer}.norm{position}.bias", (outputs,)
-        yield f"{layer}.shortcut.conv.weight", (outputs, inputs, 1, 1)
-        yield f"{layer}.shortcut.norm.weight", (outputs,)
-        yield f"{layer}.shortcut.norm.bias", (outputs,)
-    yield from _head_shapes(channels[-1], model.outputs)
-
-
-def _head_shapes(inputs: int, outputs: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    yield "head.weight", (outputs, inputs)
-    yield "head.bias", (outputs,)
-
-
-def flattened_shape(model: ModelConfig) -> tuple[int, ...]:
-    """Shape of the features one example gives the head: `(channels, H, W)`, flattened, for Conv4, else `(width,)`."""
-    if model.name != "conv4":
-        return (model.hidden[-1],)
-    height, width, _ = model.input_shape
-    return (model.hidden[-1], height // 16, width // 16)
-
-
-def initial_parameters(model: ModelConfig, seed: int) -> Parameters:
+def initial_parameters(model: Dimensions, seed: int) -> Parameters:
     """Draw a model's initial parameters, float32, from the stream of their name.
 
     The distribution of PyTorch's layers: weights and biases of linear and convolutional layers uniform in
     ±1/√fan_in (Kaiming-uniform with a = √5), batch normalisation at 1 and 0. One parameter's values do not
     depend on which others the model has.
     """
-    shapes = parameter_shapes(model)
-    return {name: _draw(name, shape, _fan_in(name, shapes), seed) for name, shape in shapes.items()}
+    return {name: _draw(name, parameter, seed) for name, parameter in network_layers(model).parameters()}
 
 
-def _fan_in(name: str, shapes: Mapping[str, tuple[int, ...]]) -> int:
-    return math.prod(shapes[f"{name.rpartition('.')[0]}.weight"][1:])
-
-
-def _draw(name: str, shape: tuple[int, ...], fan_in: int, seed: int) -> npt.NDArray[np.float32]:
-    layer, _, kind = name.rpartition(".")
-    if layer.rpartition(".")[2].rstrip("123") == "norm":
-        return np.full(shape, 1.0 if kind == "weight" else 0.0, dtype=np.float32)
-    bound = 1.0 / math.sqrt(fan_in)
+def _draw(name: str, parameter: Parameter, seed: int) -> npt.NDArray[np.float32]:
+    low, high, shape = parameter.low, parameter.high, parameter.shape
+    if low == high:
+        return np.full(shape, low, dtype=np.float32)
     words = philox_words(stream_key(f"parameter/{name}", seed, "train"), [0], math.prod(shape))
-    return uniforms(words[0], -bound, bound).astype(np.float32).reshape(shape)
+    return uniforms(words[0], low, high).astype(np.float32).reshape(shape)
 
 
 def check_parameters(

@@ -255,7 +255,7 @@ def test_a_state_takes_the_dtype_of_the_network(backend):
         (lambda s: s.pop("features.layer2.norm1.running_var"), r"'features\.layer2\.norm1\.running_var' is missing"),
         (
             lambda s: s.update({"haed.bias": s.pop("head.bias")}),
-            r"'haed\.bias'.* of ResNet12; did you mean 'head\.bias'",
+            r"'haed\.bias'.* of MetaSequential; did you mean 'head\.bias'",
         ),
         (lambda s: s.update({"head.weight": np.zeros((10, 5))}), r"must have shape \(5, 10\), got \(10, 5\)"),
         (
@@ -283,9 +283,9 @@ def test_a_count_that_jax_cannot_hold_is_refused(jax_kit):
 
 def test_a_network_without_numbers_has_no_state(backend64):
     network = backend64.network(MODELS["resnet12 32"])
-    with pytest.raises(ValueError, match="of ResNet12 has a shape but no numbers; build the model"):
+    with pytest.raises(ValueError, match="of MetaSequential has a shape but no numbers; build the model"):
         backend64.weights.read_neutral(network)
-    with pytest.raises(ValueError, match="of ResNet12 has a shape but no numbers; build the model"):
+    with pytest.raises(ValueError, match="of MetaSequential has a shape but no numbers; build the model"):
         backend64.weights.load_neutral(network, random_state(backend64))
 
 
@@ -414,10 +414,14 @@ def test_a_network_names_the_nearest_parameter(backend64):
     model = MODELS["mlp"]
     network, params = backend64.network(model), backend64.weights.from_neutral(drawn(model), model)
     inputs = backend64.array(inputs_of(model))
-    with pytest.raises(ValueError, match=r"no parameter of MLP; did you mean 'features\.layer2\.linear\.weight'"):
+    with pytest.raises(
+        ValueError, match=r"no parameter of MetaSequential; did you mean 'features\.layer2\.linear\.weight'"
+    ):
         network(inputs, params={**params, "features.layer2.linear.wieght": params["head.weight"]})
     partial = {name: each for name, each in params.items() if not name.startswith("head")}
-    with pytest.raises(ValueError, match=r"MLP must hold every parameter, 'head\.(weight|bias)' is missing \(and 1"):
+    with pytest.raises(
+        ValueError, match=r"MetaSequential must hold every parameter, 'head\.(weight|bias)' is missing \(and 1"
+    ):
         network(inputs, params=partial)
 
 

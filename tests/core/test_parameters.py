@@ -9,7 +9,6 @@ import pytest
 from metabridge.configs import ModelConfig
 from metabridge.networks.parameters import (
     check_state,
-    flattened_shape,
     initial_parameters,
     load_parameters,
     parameter_shapes,
@@ -96,7 +95,6 @@ def test_resnet12_has_as_many_parameters_as_the_published_network():
 @pytest.mark.parametrize("name", MODELS)
 def test_the_head_takes_the_flattened_features(name):
     model = MODELS[name]
-    assert flattened_shape(model) == FLATTENED[name]
     assert parameter_shapes(model)["head.weight"] == (model.outputs, math.prod(FLATTENED[name]))
 
 

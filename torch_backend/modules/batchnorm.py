@@ -1,10 +1,8 @@
 """Batch normalisation as MetaModules."""
 
-from collections.abc import Mapping
+from torch import nn
 
-from torch import Tensor, nn
-
-from torch_backend.modules.layer import MetaLayer
+from torch_backend.modules.module import MetaLayer
 
 __all__ = ["MetaBatchNorm1d", "MetaBatchNorm2d", "MetaBatchNorm3d"]
 
@@ -12,24 +10,23 @@ __all__ = ["MetaBatchNorm1d", "MetaBatchNorm2d", "MetaBatchNorm3d"]
 class MetaBatchNorm1d(MetaLayer, nn.BatchNorm1d):
     """`torch.nn.BatchNorm1d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
 
+    Normalise `(batch, num_features)` or `(batch, num_features, L)` per feature.
+
     Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm1d`. `params` holds
     `weight` and `bias`, both `(num_features,)`, if the layer has them.
 
     Which statistics it uses with `params` is said at `MetaBatchNorm2d`.
 
     Raises:
-        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode, or if
-            `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode.
         RuntimeError: in `forward`, for an input of another number of features.
     """
-
-    def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Normalise `(batch, num_features)` or `(batch, num_features, L)` per feature."""
-        return self._meta_run(params, input)
 
 
 class MetaBatchNorm2d(MetaLayer, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
+
+    Normalise `(batch, num_features, H, W)` per feature.
 
     Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm2d`. `params` holds
     `weight` and `bias`, both `(num_features,)`, if the layer has them.
@@ -41,18 +38,15 @@ class MetaBatchNorm2d(MetaLayer, nn.BatchNorm2d):
     running statistics as values use `call_with_buffers`.
 
     Raises:
-        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode, or if
-            `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode.
         RuntimeError: in `forward`, for an input of another number of features.
     """
-
-    def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Normalise `(batch, num_features, H, W)` per feature."""
-        return self._meta_run(params, input)
 
 
 class MetaBatchNorm3d(MetaLayer, nn.BatchNorm3d):
     """`torch.nn.BatchNorm3d` with `forward(input, params=None)` (Ioffe & Szegedy 2015).
+
+    Normalise `(batch, num_features, D, H, W)` per feature.
 
     Constructor, state dict and behaviour without `params` are those of `torch.nn.BatchNorm3d`. `params` holds
     `weight` and `bias`, both `(num_features,)`, if the layer has them.
@@ -60,11 +54,6 @@ class MetaBatchNorm3d(MetaLayer, nn.BatchNorm3d):
     Which statistics it uses with `params` is said at `MetaBatchNorm2d`.
 
     Raises:
-        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode, or if
-            `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in `forward`, for an input of other axes or with one value per feature in training mode.
         RuntimeError: in `forward`, for an input of another number of features.
     """
-
-    def forward(self, input: Tensor, params: Mapping[str, Tensor] | None = None) -> Tensor:
-        """Normalise `(batch, num_features, D, H, W)` per feature."""
-        return self._meta_run(params, input)

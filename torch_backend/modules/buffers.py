@@ -8,8 +8,8 @@ from torch import Tensor
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
 from metabridge.adaptation.names import check_entries
 from torch_backend.modules.exact import ExactDerivatives
-from torch_backend.modules.layer import MetaLayer, substituted
 from torch_backend.modules.module import MetaModule
+from torch_backend.modules.placement import placed
 
 __all__ = ["call_with_buffers"]
 
@@ -40,7 +40,7 @@ def call_with_buffers(
         The outputs, and name → tensor of the buffers after the call, without a graph.
 
     Raises:
-        ValueError: for another policy, or if `params` or `buffers` has a missing, unknown or mis-shaped entry.
+        ValueError: for another policy, or `buffers` that do not fit the model as `params` must, see `MetaModule`.
     """
     if batch_norm is not None:
         check_policy(batch_norm, ("batch", "frozen"))
@@ -49,20 +49,11 @@ def call_with_buffers(
     check_entries(given, {name: each.shape for name, each in own.items()}, type(model).__name__, "buffers")
     frozen = batch_norm == "frozen"
     context = ExactDerivatives(frozen=frozen, observing=True, follows_model=batch_norm is None)
-    layers = [each for each in model.modules() if isinstance(each, MetaLayer)]
-    before = [layer._meta_within for layer in layers]
-    with substituted(model, {}, {name: given[name].clone() for name in own}):
-        for layer in layers:
-            layer._meta_within = context
-        try:
-            with context:
-                outputs = model(*inputs, params=params, **options)
-            after = {name: context.latest(buffer).detach() for name, buffer in model.named_buffers()}
-            counters = [name for name in own if name.endswith("num_batches_tracked")]
-            for name in counters:  # torch counts the batches of frozen layers too
-                if not context.has_observed(model.get_buffer(name.replace("num_batches_tracked", "running_mean"))):
-                    after[name] = given[name]
-        finally:
-            for layer, previous in zip(layers, before, strict=True):
-                layer._meta_within = previous
+    with placed(model, None, {name: given[name].clone() for name in own}, context):
+        outputs = model(*inputs, params=params, **options)
+        after = {name: context.latest(buffer).detach() for name, buffer in model.named_buffers()}
+        for name in own:  # torch counts the batches of frozen layers too
+            statistic = name.replace("num_batches_tracked", "running_mean")
+            if statistic != name and not context.has_observed(model.get_buffer(statistic)):
+                after[name] = given[name]
     return outputs, given if frozen else after

@@ -1,39 +1,64 @@
 """`MetaModule`: a module whose forward pass takes its parameters from outside."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
 from metabridge.adaptation.names import select_subdict
+from torch_backend.modules.placement import taking_params
 
-__all__ = ["MetaModule"]
+__all__ = ["MetaLayer", "MetaModule"]
 
 
 class MetaModule(nn.Module):
-    """A module with `forward(..., params=None)`, as Torchmeta defines it.
+    """A module whose forward pass takes one more argument, `params=None`, as Torchmeta defines it.
 
     With `params=None` it is the ordinary module. With `params`, a mapping from the names of
-    `meta_named_parameters()` to tensors, those tensors take the place of the stored parameters, and gradients
-    flow through them. Every parameter must be there and no other name (contract C10); a partial mapping is an
-    error, never a silent use of unadapted parameters.
+    `meta_named_parameters()` to tensors, those tensors take the place of the stored parameters in the whole tree of
+    modules, and gradients flow through them. The call changes no buffer of the tree.
 
-    A subclass hands each child its part:
+    A subclass is written as any module; children need not be MetaModules themselves, and are called without `params`:
 
         class Model(MetaModule):
             def __init__(self):
                 super().__init__()
-                self.features = MetaSequential(MetaLinear(1, 40), nn.ReLU())
+                self.features = nn.Sequential(MetaLinear(1, 40), nn.ReLU())
                 self.head = MetaLinear(40, 1)
 
-            def forward(self, inputs, params=None):
-                features = self.features(inputs, params=self.get_subdict(params, "features"))
-                return self.head(features, params=self.get_subdict(params, "head"))
+            def forward(self, inputs):
+                return self.head(self.features(inputs))
 
-    `as_meta_module` makes one of a module that is already written.
+    A `forward` with an argument `params` receives it, and may hand each child its part as in Torchmeta:
+    `self.head(features, params=self.get_subdict(params, "head"))`. A child that is given other tensors than those in
+    place computes with them. `as_meta_module` makes a MetaModule of a module that is already written.
+
+    Raises:
+        ValueError: in a call whose `params` lacks a name, has an unknown one, or holds a value that is no tensor of
+            the parameter's shape (contract C10): a partial mapping is an error, never a silent use of unadapted
+            parameters. So is a call of a MetaModule that the called module does not hold, which `params` cannot reach.
+
+    Note:
+        A call with `params` is not for two threads on one module at once.
     """
 
     _owns_all = False
     """Whether the parameters of ordinary modules inside are this module's own, to be given in `params`."""
+    _takes_params_itself = False
+    """Whether its forward pass does with `params` what it likes, so that they are not put in place before it."""
+    _meta_is_exact = False
+    """Whether torch's own derivatives are right at second order, so that `ExactDerivatives` would only cost time."""
+    _meta_lacks_derivatives = False
+    """Whether torch may have no second derivative, so that it needs help also for the step that starts from the stored
+    parameters."""
+    _meta_frozen = False
+    """Whether normalisation with `params` uses the running statistics in training mode too."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        forward: Any = cls.forward
+        if not (forward is nn.Module.forward or hasattr(forward, "takes_params") or cls._takes_params_itself):
+            cls.forward = taking_params(forward)  # type: ignore[method-assign]
 
     def meta_named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters owned by this MetaModule and the MetaModules below it, each tensor once.
@@ -78,6 +103,12 @@ class MetaModule(nn.Module):
         inside = _meta_named_parameters(child, whole=whole)
         wanted = {name: names[parameter] for name, parameter in inside}
         return select_subdict(params, wanted, names.values(), type(self).__name__)
+
+
+class MetaLayer(MetaModule):
+    """Comes before a torch class among the bases, and all parameters inside are its own."""
+
+    _owns_all = True
 
 
 def _meta_named_parameters(

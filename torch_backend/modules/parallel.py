@@ -25,9 +25,10 @@ class DataParallel(nn.DataParallel, MetaModule):
         dim: the axis of the inputs that is split.
 
     Raises:
-        ValueError: if `module` is no MetaModule; in `forward`, if `params` has a missing, unknown or mis-shaped
-            entry.
+        ValueError: if `module` is no MetaModule.
     """
+
+    _takes_params_itself = True
 
     def __init__(self, module: MetaModule, device_ids: Any = None, output_device: Any = None, dim: int = 0) -> None:
         if not isinstance(module, MetaModule):

@@ -2,16 +2,14 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
-from torch_backend.modules.layer import MetaLayer
-from torch_backend.modules.module import MetaModule
+from torch_backend.modules.module import MetaLayer, MetaModule
 
 __all__ = ["as_meta_module"]
 
@@ -116,10 +114,6 @@ _STORES = {"_parameters", "_flat_weights"}  # recurrent layers look whether thei
 class _AnyMetaModule(MetaLayer):
     _meta_base: type[nn.Module]
     _meta_lacks_derivatives = True
-
-    def forward(self, *inputs: Any, params: Mapping[str, Tensor] | None = None, **options: Any) -> Any:
-        """The module's own forward pass, with `params` (name → tensor, all of them) in place of what it stores."""
-        return self._meta_run(params, *inputs, **options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled and copied as the class it was made of, which can be imported by name."""
