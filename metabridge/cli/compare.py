@@ -21,11 +21,22 @@ def compare(
     ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
     shots: Annotated[int | None, typer.Option(help="Support examples per class. [benchmark's default]")] = None,
     test_shots: Annotated[int | None, typer.Option(help="Query examples per class. [benchmark's default]")] = None,
-    algorithm: Annotated[str, typer.Option(help="Meta-learning algorithm: maml.")] = "maml",
+    algorithm: Annotated[
+        str, typer.Option(help="maml, fomaml (first-order MAML), anil or protonet (prototypical networks).")
+    ] = "maml",
     inner_steps: Annotated[
         int | None, typer.Option(help="Gradient steps on the support set. [benchmark's default]")
     ] = None,
     inner_lr: Annotated[float | None, typer.Option(help="Step size of these steps. [benchmark's default]")] = None,
+    first_order: Annotated[
+        bool, typer.Option("--first-order", help="Leave the second derivatives out of the meta-gradient.")
+    ] = False,
+    network: Annotated[str | None, typer.Option(help="mlp, conv4 or resnet12. [benchmark's default]")] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Widths of the network's layers, as 64,64,64,64. [benchmark's default]")
+    ] = None,
+    meta_optimiser: Annotated[str, typer.Option(help="Optimiser of the outer loop: adam or sgd.")] = "adam",
+    meta_lr: Annotated[float | None, typer.Option(help="Its step size. [default: 0.001]")] = None,
     meta_batch_size: Annotated[int | None, typer.Option(help="Tasks per meta-step. [benchmark's default]")] = None,
     steps: Annotated[int | None, typer.Option(help="Meta-steps of each run. [benchmark's default]")] = None,
     seed: Annotated[int, typer.Option(help="Decides the episodes and the initial parameters.")] = 0,
@@ -44,7 +55,22 @@ def compare(
     from metabridge.runs.recipes import make_meta_datasets, make_run
 
     run = make_run(
-        dataset, variant, ways, shots, test_shots, algorithm, inner_steps, inner_lr, meta_batch_size, steps, seed
+        dataset,
+        variant,
+        ways=ways,
+        shots=shots,
+        test_shots=test_shots,
+        algorithm=algorithm,
+        inner_steps=inner_steps,
+        inner_lr=inner_lr,
+        first_order=first_order or None,
+        network=network,
+        hidden=None if hidden is None else _widths(hidden),
+        meta_optimiser=meta_optimiser,
+        meta_lr=meta_lr,
+        meta_batch_size=meta_batch_size,
+        steps=steps,
+        seed=seed,
     )
     _check_writable("--output", output)  # before the run, not after it
     if json_file is not None:
@@ -58,6 +84,14 @@ def compare(
     if json_file is not None:
         shutil.copyfile(output / "compare.json", json_file)
     raise typer.Exit(0 if not comparison.disagreements() else 1)
+
+
+def _widths(hidden: str) -> tuple[int, ...]:
+    """The integers of `64,64,64,64`."""
+    parts = hidden.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise ValueError(f"`--hidden` must be positive integers with commas between, as 64,64,64,64, got {hidden!r}.")
+    return tuple(int(part) for part in parts)
 
 
 def _share_the_machine() -> None:

@@ -51,12 +51,14 @@ class Network:
         layers: input shape, outputs and hidden widths → the table of its layers.
         takes_images: whether examples are `(H, W, channels)` images and not vectors.
         poolings: how many blocks it has, each of which halves the image; `None` for any number without pooling.
+        widths: usual widths of the hidden layers, or channels of the blocks.
         meta_gradient: contract C7: the largest relative error between the backends' float64 meta-gradients.
     """
 
     layers: Callable[[tuple[int, ...], int | None, tuple[int, ...]], Chain]
     takes_images: bool
     poolings: int | None
+    widths: tuple[int, ...]
     meta_gradient: float
 
 
@@ -136,8 +138,8 @@ def _head(inputs: int, outputs: int | None) -> dict[str, Layer]:
 
 
 NETWORKS = {
-    "mlp": Network(_mlp, takes_images=False, poolings=None, meta_gradient=1e-10),
-    "conv4": Network(_conv4, takes_images=True, poolings=4, meta_gradient=1e-9),
-    "resnet12": Network(_resnet12, takes_images=True, poolings=4, meta_gradient=1e-9),
+    "mlp": Network(_mlp, takes_images=False, poolings=None, widths=(40, 40), meta_gradient=1e-10),
+    "conv4": Network(_conv4, takes_images=True, poolings=4, widths=(64, 64, 64, 64), meta_gradient=1e-9),
+    "resnet12": Network(_resnet12, takes_images=True, poolings=4, widths=(64, 160, 320, 640), meta_gradient=1e-9),
 }
 """Name → network: the one place where a name is looked up."""

@@ -21,6 +21,7 @@ from metabridge.configs import (
 )
 from metabridge.datasets.catalogue import BENCHMARKS, load
 from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.networks.tables import NETWORKS
 from metabridge.toy.catalogue import load_toy
 
 __all__ = ["RECIPES", "WITHOUT_RECIPE", "Recipe", "make_meta_datasets", "make_run"]
@@ -168,14 +169,6 @@ WITHOUT_RECIPE = {
 """Benchmark of the library that cannot be compared → why."""
 
 
-WIDTHS: Mapping[str, tuple[int, ...]] = {
-    "mlp": (40, 40),
-    "conv4": (64, 64, 64, 64),
-    "resnet12": (64, 160, 320, 640),
-}
-"""Network → widths of its layers where neither a recipe nor the user says: Finn et al. 2017; Lee et al. 2019."""
-
-
 def make_run(
     dataset: str = "sinusoid",
     variant: str | None = None,
@@ -207,7 +200,7 @@ def make_run(
         inner_steps: steps of the inner loop, for algorithms that have one.
         inner_lr: their size.
         first_order: leave the second derivatives out, for algorithms that have them.
-        network: `"mlp"`, `"conv4"` or `"resnet12"`.
+        network: one of `metabridge.networks.tables.NETWORKS`.
         hidden: widths of the network's layers.
         meta_optimiser: of the outer loop, `"adam"` or `"sgd"`.
         meta_lr: its step size.
@@ -263,8 +256,8 @@ def _algorithm(name: str, asked: Mapping[str, Any], usual: Mapping[str, Any]) ->
 
 def _network(recipe: Recipe, network: str | None, hidden: tuple[int, ...] | None, outputs: int | None) -> ModelConfig:
     name = recipe.model if network is None else network
-    check_choice(name, "network", WIDTHS)
-    widths = recipe.hidden if name == recipe.model else WIDTHS[name]
+    check_choice(name, "network", NETWORKS)
+    widths = recipe.hidden if name == recipe.model else NETWORKS[name].widths
     return ModelConfig(name, recipe.input_shape, outputs, widths if hidden is None else hidden)
 
 
