@@ -4,10 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jax_backend.apply import Model, as_model, run_model
 from jax_backend.programs import Programs, platform_of
 from jax_backend.tasks import Batch, map_tasks, mean_gradient
+from jax_backend.trees import is_array
 from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_task_map, resolve_task_map
 
 __all__ = ["Algorithm", "Loss"]
@@ -47,11 +49,6 @@ class Algorithm:
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
         """Outputs `(n, …)` on the query set of one task, learned from its support set."""
         raise NotImplementedError(f"{type(self).__name__} must define predict_task(params, task, steps).")
-
-    def adapted_shapes(self, params: Any) -> list[tuple[int, ...]]:
-        """Shapes of the parameters that differ from task to task; they decide what `task_map="auto"` is."""
-        del params
-        return []
 
     def apply(self, params: Any, inputs: jax.Array) -> jax.Array:
         """Outputs of the model."""
@@ -106,4 +103,5 @@ class Algorithm:
 
     def resolved_task_map(self, params: Any) -> ResolvedTaskMap:
         """The task map for these parameters on their device."""
-        return resolve_task_map(self.task_map, platform_of(params), self.adapted_shapes(params))
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params) if is_array(leaf)]
+        return resolve_task_map(self.task_map, platform_of(params), shapes)

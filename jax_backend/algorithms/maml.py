@@ -3,9 +3,8 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from jax_backend.adaptation import adapt, select_leaves
+from jax_backend.adaptation import adapt
 from jax_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from jax_backend.algorithms.algorithm import Algorithm, Loss
 from jax_backend.apply import Model
@@ -115,7 +114,3 @@ class MAML(Algorithm):
     def task_loss(self, params: Any, task: Batch) -> jax.Array:
         """The loss on one task's query set after the inner loop on its support set."""
         return self.loss_function(self.predict_task(params, task), task["test"][1])
-
-    def adapted_shapes(self, params: Any) -> list[tuple[int, ...]]:
-        """Shapes of the parameters that `names` selects."""
-        return [jnp.shape(leaf) for leaf in jax.tree.leaves(select_leaves(params, self.names)[0])]

@@ -2,7 +2,7 @@
 
 Vectorising over tasks turns the convolutions of differently adapted networks into grouped convolutions. A GPU runs
 those well; on a CPU they cost two to three times the loop in PyTorch and up to thirty times in XLA. Networks of matrix
-products gain from vectorising everywhere, and so does a network whose convolutions no task adapts.
+products gain from vectorising everywhere.
 """
 
 from collections.abc import Iterable
@@ -48,7 +48,7 @@ def check_task_map(task_map: object) -> None:
         )
 
 
-def resolve_task_map(task_map: TaskMap, device_kind: str, adapted_shapes: Iterable[tuple[int, ...]]) -> ResolvedTaskMap:
+def resolve_task_map(task_map: TaskMap, device_kind: str, shapes: Iterable[tuple[int, ...]]) -> ResolvedTaskMap:
     """`task_map` itself, or for `"auto"` the faster one on this device.
 
     >>> resolve_task_map("auto", "cpu", [(64, 1, 3, 3), (64,)])
@@ -57,10 +57,9 @@ def resolve_task_map(task_map: TaskMap, device_kind: str, adapted_shapes: Iterab
     Args:
         task_map: what the caller asked for.
         device_kind: `"cpu"`, `"cuda"`, `"gpu"`, …
-        adapted_shapes: shapes of the parameters that differ from task to task. A weight of three axes or more counts
-            as a convolution's.
+        shapes: of the network's parameters. A weight of three axes or more counts as a convolution's.
     """
     if task_map != "auto":
         return task_map
-    convolves = any(len(shape) >= 3 for shape in adapted_shapes)
+    convolves = any(len(shape) >= 3 for shape in shapes)
     return "sequential" if device_kind == "cpu" and convolves else "vectorised"

@@ -50,11 +50,6 @@ class Algorithm:
         """Outputs `(n, …)` on the query set of one task, learned from its support set."""
         raise NotImplementedError(f"{type(self).__name__} must define predict_task(params, task, steps).")
 
-    def adapted_shapes(self, params: Any) -> list[tuple[int, ...]]:
-        """Shapes of the parameters that differ from task to task; they decide what `task_map="auto"` is."""
-        del params
-        return []
-
     def apply(self, params: Any, inputs: Tensor) -> Tensor:
         """Outputs of the model."""
         return run_model(self.model, params, inputs)[0]
@@ -94,5 +89,6 @@ class Algorithm:
 
     def resolved_task_map(self, params: Any) -> ResolvedTaskMap:
         """The task map for these parameters on their device."""
-        device = next((value.device.type for value in flatten(params).values()), "cpu")
-        return resolve_task_map(self.task_map, device, self.adapted_shapes(params))
+        leaves = flatten(params)
+        device = next((value.device.type for value in leaves.values()), "cpu")
+        return resolve_task_map(self.task_map, device, [tuple(value.shape) for value in leaves.values()])

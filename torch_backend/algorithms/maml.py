@@ -4,11 +4,10 @@ from typing import Any
 
 from torch import Tensor
 
-from metabridge.adaptation.names import Selection, select_names
+from metabridge.adaptation.names import Selection
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_steps
 from metabridge.adaptation.task_maps import TaskMap
-from metabridge.adaptation.trees import flatten
 from metabridge.configs import MAMLConfig
 from torch_backend.adaptation import adapt
 from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
@@ -118,8 +117,3 @@ class MAML(Algorithm):
     def task_loss(self, params: Any, task: Batch) -> Tensor:
         """The loss on one task's query set after the inner loop on its support set."""
         return self.loss_function(self.predict_task(params, task), task["test"][1])
-
-    def adapted_shapes(self, params: Any) -> list[tuple[int, ...]]:
-        """Shapes of the parameters that `names` selects."""
-        leaves = flatten(params)
-        return [tuple(leaves[name].shape) for name in select_names(leaves, self.names, "`params`")]

@@ -29,7 +29,7 @@ class Prototypical(Algorithm):
     Args:
         model: the embedding: a MetaModule, an ordinary module, or a pure function `(params, inputs)` → `(n, D)`.
         ways: classes of a task, N.
-        task_map: see `Algorithm`. No parameter differs from task to task, so `"auto"` is `"vectorised"`.
+        task_map: see `Algorithm`.
         randomness: see `Algorithm`.
 
     Raises:
