@@ -18,7 +18,7 @@ from metabridge.streams import normals, philox_words, stream_key, uniforms
 __all__ = ["ToyMetaDataset"]
 
 Floats = npt.NDArray[np.float64]
-Parameters = dict[str, Floats]
+TaskParameters = dict[str, Floats]
 
 _INPUT_LANE = 1
 _NOISE_LANE = 2
@@ -70,10 +70,10 @@ class ToyMetaDataset(MetaDataset):
         """
 
     @abstractmethod
-    def function(self, parameters: Parameters, inputs: Floats) -> Floats:
+    def function(self, parameters: TaskParameters, inputs: Floats) -> Floats:
         """Noise-free targets `(B, n)` of tasks with these parameters, each `(B,)`, at `inputs` `(B, n)`."""
 
-    def task_parameters(self, tasks: npt.ArrayLike) -> Parameters:
+    def task_parameters(self, tasks: npt.ArrayLike) -> TaskParameters:
         """Parameter name → `(B,)` values of the tasks with these numbers; here all of `parameter_ranges`.
 
         Raises:
@@ -81,7 +81,7 @@ class ToyMetaDataset(MetaDataset):
         """
         return self.uniform_parameters(self.parameter_words(tasks, len(self._uniform_names)))
 
-    def inputs_from_words(self, parameters: Parameters, words: npt.NDArray[np.uint64]) -> Floats:
+    def inputs_from_words(self, parameters: TaskParameters, words: npt.NDArray[np.uint64]) -> Floats:
         """Inputs `(B, n)` of tasks with these parameters, each `(B,)`, from as many words; here uniform."""
         del parameters
         return uniforms(words, *self.parameter_ranges["input"])
@@ -102,7 +102,7 @@ class ToyMetaDataset(MetaDataset):
     def _uniform_names(self) -> list[str]:
         return [name for name in self.parameter_ranges if name != "input"]
 
-    def uniform_parameters(self, words: npt.NDArray[np.uint64]) -> Parameters:
+    def uniform_parameters(self, words: npt.NDArray[np.uint64]) -> TaskParameters:
         """Every uniformly distributed parameter `(B,)` from its column of `words` `(B, parameters)`."""
         columns = zip(self._uniform_names, words.T, strict=True)
         return {name: uniforms(column, *self.parameter_ranges[name]) for name, column in columns}
