@@ -1,14 +1,13 @@
-"""Downloaders by pooch's protocol, `downloader(url, output_file, pooch)`: one source, one file, in plain words if not.
+"""One file from one address, or the reason in plain words.
 
-HTTP downloads go on where an interrupted one stopped; Google Drive's confirmation form is followed. What other
-protocols there are (`ftp:`, `doi:`) is left to pooch's own downloaders.
+Downloads go on where an interrupted one stopped; Google Drive's confirmation form is followed.
 """
 
 import html
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from html.parser import HTMLParser
@@ -19,7 +18,7 @@ from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["DRIVE", "HTTPDownloader", "SourceError", "WrongContentError", "choose_downloader", "page_words"]
+__all__ = ["DRIVE", "HTTPDownloader", "SourceError", "WrongContentError", "page_words"]
 
 DRIVE = "gdrive:"
 """What an address that is a Google Drive file id begins with."""
@@ -38,39 +37,12 @@ class SourceError(Exception):
 
 
 class WrongContentError(SourceError):
-    """A source delivered something else than the archive."""
-
-
-Downloader = Callable[[str, str, Any], None]
-
-
-def choose_downloader(url: str, size: int | None, progress: bool) -> Downloader:
-    """The downloader for an address.
-
-    Args:
-        url: `http:`, `https:`, `gdrive:<file id>`, or an address of another protocol that pooch knows.
-        size: bytes the file must have, or `None` if unknown.
-        progress: show a bar on standard error.
-
-    Raises:
-        SourceError: if nobody knows the protocol.
-    """
-    if url.startswith((DRIVE, "http://", "https://")):
-        return HTTPDownloader(size, progress)
-    import pooch.downloaders  # 0.1 s to import
-
-    try:
-        downloader = pooch.downloaders.choose_downloader(url, progressbar=progress)
-    except ValueError as error:
-        raise SourceError(str(error)) from None
-    if hasattr(downloader, "timeout"):
-        downloader.timeout = _TIMEOUT_SECONDS
-    return downloader
+    """A source delivered something other than the archive."""
 
 
 @dataclass(frozen=True)
 class HTTPDownloader:
-    """Appends to `output_file` what it lacks, or begins anew where the server cannot go on.
+    """Appends to `output` what it lacks, or begins anew where the server cannot go on.
 
     That the file did not change since it was begun is for its checksum to find, whose owner must try again from
     nothing once: a checksum decides more than the server's word, and holds from one server to the next.
@@ -87,11 +59,12 @@ class HTTPDownloader:
     size: int | None = None
     progress: bool = True
 
-    def __call__(self, url: str, output_file: str, pooch: Any = None) -> None:
-        """Download, following pooch's protocol; `pooch` is not used."""
+    def __call__(self, url: str, output: Path) -> None:
+        """Download from an address that begins with `http://`, `https://` or `gdrive:` (then the id of a file)."""
         import requests  # 0.1 s to import, and needed only here
 
-        output = Path(output_file)
+        if not url.startswith((DRIVE, "http://", "https://")):
+            raise SourceError("addresses must begin with http://, https:// or gdrive:")
         output.touch()
         if self.size is not None:
             check_space(output, self.size - output.stat().st_size)

@@ -16,7 +16,6 @@ from metabridge.archives.downloaders import (
     HTTPDownloader,
     SourceError,
     WrongContentError,
-    choose_downloader,
     page_words,
 )
 from metabridge.storage.atomic import is_full_disk, synchronise, try_lock
@@ -30,8 +29,8 @@ class Archive:
 
     Attributes:
         name: file name.
-        urls: sources, the preferred one first: `http:` and `https:` addresses, `"gdrive:<file id>"` for a file on
-            Google Drive, and what else pooch knows, such as `doi:`.
+        urls: sources, the preferred one first: `http:` and `https:` addresses, and `"gdrive:<file id>"` for a
+            file on Google Drive.
         sha256: hexadecimal checksum; this, not the name, identifies the file.
         size: bytes, or `None` if unknown.
         md5: hexadecimal checksum where it is the only one published, which tells a damaged file from a whole one.
@@ -70,8 +69,6 @@ class Archive:
 def _browser_address(url: str) -> str:
     if url.startswith(DRIVE):
         return f"https://drive.google.com/file/d/{url.removeprefix(DRIVE)}/view"
-    if url.startswith("doi:"):
-        return f"https://doi.org/{url.removeprefix('doi:').rpartition('/')[0]}"
     return url
 
 
@@ -184,17 +181,10 @@ def _deliver(url: str, archive: Archive, part: Path, progress: bool) -> None:
 
 
 def _download(url: str, archive: Archive, part: Path, progress: bool) -> None:
-    downloader = choose_downloader(url, archive.size, progress)
     try:
-        downloader(url, str(part), None)
-    except SourceError:
-        raise
-    except OSError as error:
-        if is_full_disk(error) or isinstance(downloader, HTTPDownloader):
-            raise
-        raise SourceError(str(error) or type(error).__name__) from None  # pooch's: network and file are not told apart
-    except (ValueError, EOFError) as error:
-        raise SourceError(str(error) or type(error).__name__) from None
+        HTTPDownloader(archive.size, progress)(url, part)
+    except ValueError as error:  # an address that is none
+        raise SourceError(str(error)) from None
 
 
 @contextmanager

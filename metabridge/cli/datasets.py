@@ -42,7 +42,7 @@ def datasets(
 
 
 def _toy_rows() -> list[tuple[str, ...]]:
-    from metabridge.toy.catalogue import TOYS
+    from metabridge.datasets.catalogue import TOYS
 
     return [(name, "", "", "", "", "", "", "computed", toy.description) for name, toy in TOYS.items()]
 

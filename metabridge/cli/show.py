@@ -31,9 +31,9 @@ def show(
     index: Annotated[int, typer.Option(help="Which episode of it.")] = 0,
 ) -> None:
     """Draw one episode: support and query set as a labelled contact sheet, or as points for a regression."""
+    from metabridge.datasets.catalogue import TOYS, load_toy
     from metabridge.datasets.stores import find_benchmark, load_own_store, own_store
     from metabridge.reports.figures import draw_episode
-    from metabridge.toy.catalogue import TOYS, load_toy
 
     meta_dataset: MetaDataset
     own = own_store(dataset, root)

@@ -1,5 +1,6 @@
 """What every stored benchmark shares: official archives in, one store out, and a meta-dataset over the store."""
 
+import copy
 import errno
 import hashlib
 import json
@@ -32,7 +33,7 @@ __all__ = [
     "Arguments",
     "Benchmark",
     "Content",
-    "Split",
+    "SplitRule",
     "StoredMetaDataset",
     "Variant",
     "blocks_of_classes",
@@ -66,7 +67,7 @@ class Content:
     preparation: str
 
 
-Split = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
+SplitRule = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 """From the class names of a store, or none if it is not built, to meta-split → names of its classes. Empty if that
 cannot be said without the names."""
 
@@ -93,7 +94,7 @@ class Variant:
 
     archives: tuple[Archive, ...]
     read: Callable[[Sequence[Path], bool], AbstractContextManager[Content]]
-    splits: Mapping[str, Split]
+    splits: Mapping[str, SplitRule]
     num_classes: int
     num_examples: tuple[int, ...]
     example_shape: tuple[int, ...]
@@ -217,17 +218,10 @@ class StoredMetaDataset(CombinationMetaDataset):
         self.split = split = next(iter(splits)) if self.split is None else self.split
         classes = _classes_of(title, splits, split, meta_split, ())
         store = store_path(self.benchmark, root, variant)
+        arguments = num_classes_per_task, meta_split, target_transform, dataset_transform, class_augmentations
         if download and _opened(store) is None:
-            # The same checks as below, so that no mistake in an argument is found only after hours of downloading.
-            super().__init__(
-                _stand_in(chosen, classes),
-                num_classes_per_task,
-                meta_split,
-                target_transform,
-                dataset_transform,
-                class_augmentations,
-                transform,
-            )
+            rehearsal = copy.copy(self)  # or a mistake in an argument would be found only after hours of downloading
+            rehearsal._take(_stand_in(chosen, classes), *arguments, transform)
             build(self.benchmark, root, variant)
         if not store.is_file():
             raise FileNotFoundError(
@@ -235,15 +229,12 @@ class StoredMetaDataset(CombinationMetaDataset):
             )
         source = HDF5Source(store)
         classes = _classes_of(title, splits, split, meta_split, source.class_names)
-        super().__init__(
-            self._kept(source.select(_ids(source.class_names, classes, store))),
-            num_classes_per_task,
-            meta_split,
-            target_transform,
-            dataset_transform,
-            class_augmentations,
-            self._transform(source, transform),
-        )
+        kept = self._kept(source.select(_ids(source.class_names, classes, store)))
+        self._take(kept, *arguments, self._transform(source, transform))
+
+    def _take(self, *arguments: Any) -> None:
+        """Become the meta-dataset over a source, by the constructor of `CombinationMetaDataset`."""
+        super().__init__(*arguments)
 
     def _transform(
         self, store: HDF5Source, transform: ImageTransform | Sequence[ImageTransform] | None
@@ -270,7 +261,7 @@ def _title(benchmark: Benchmark, variant: str) -> str:
 
 
 def _classes_of(
-    title: str, splits: Mapping[str, Split], split: str, meta_split: str, class_names: Sequence[str]
+    title: str, splits: Mapping[str, SplitRule], split: str, meta_split: str, class_names: Sequence[str]
 ) -> Sequence[str]:
     """The classes of one meta-split of the named split; none if only the names in the store could tell."""
     check_choice(split, "split", splits, owner=title)

@@ -1,7 +1,8 @@
-"""The benchmarks that can be built, by name, and the helper that loads each."""
+"""The catalogue: every toy problem and every stored benchmark by name, and the helper that loads each."""
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from metabridge.checks import check_choice
@@ -16,27 +17,66 @@ from metabridge.datasets.pascal5i import FOLDS, PASCAL_5I
 from metabridge.datasets.tabular import BACH, LETTER, PLANTS_MARGIN, PLANTS_SHAPE, PLANTS_TEXTURE
 from metabridge.datasets.tieredimagenet import TIERED_IMAGENET
 from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.toy import helpers as toys
 
-__all__ = ["BENCHMARKS", "load"]
+__all__ = ["BENCHMARKS", "CATALOGUE", "TOYS", "Entry", "load", "load_toy"]
 
-_TABLE: tuple[tuple[Benchmark, Callable[..., MetaDataset]], ...] = (
-    (OMNIGLOT, helpers.omniglot),
-    (MINI_IMAGENET, helpers.miniimagenet),
-    (TIERED_IMAGENET, helpers.tieredimagenet),
-    (CIFAR_FS, helpers.cifar_fs),
-    (FC_100, helpers.fc100),
-    (CUB_200, helpers.cub),
-    (DOUBLE_MNIST, helpers.doublemnist),
-    (TRIPLE_MNIST, helpers.triplemnist),
-    (PASCAL_5I, helpers.pascal5i),
-    (LETTER, helpers.letter),
-    (PLANTS_MARGIN, helpers.plants_margin),
-    (PLANTS_SHAPE, helpers.plants_shape),
-    (PLANTS_TEXTURE, helpers.plants_texture),
-    (BACH, helpers.bach),
+
+@dataclass(frozen=True)
+class Entry:
+    """One family of tasks that the library offers by name.
+
+    Attributes:
+        name: on the command line and in folder names.
+        helper: makes its meta-dataset, with support and query sets.
+        description: a few words and the paper, for a list.
+        kind: `"regression"`, `"classification"` or `"segmentation"`.
+        benchmark: how it is built and stored; `None` for a toy problem, which is computed.
+    """
+
+    name: str
+    helper: Callable[..., MetaDataset]
+    description: str
+    kind: str
+    benchmark: Benchmark | None = None
+
+
+def _toy(helper: Callable[..., MetaDataset], description: str) -> Entry:
+    return Entry(helper.__name__, helper, description, "regression")
+
+
+def _stored(benchmark: Benchmark, helper: Callable[..., MetaDataset], kind: str = "classification") -> Entry:
+    return Entry(benchmark.name, helper, benchmark.description, kind, benchmark)
+
+
+_ENTRIES = (
+    _toy(toys.sinusoid, "regression, Finn et al. 2017"),
+    _toy(toys.harmonic, "two sines, Lacoste et al. 2018"),
+    _toy(toys.sinusoid_and_line, "sines and lines, Finn et al. 2018"),
+    _stored(OMNIGLOT, helpers.omniglot),
+    _stored(MINI_IMAGENET, helpers.miniimagenet),
+    _stored(TIERED_IMAGENET, helpers.tieredimagenet),
+    _stored(CIFAR_FS, helpers.cifar_fs),
+    _stored(FC_100, helpers.fc100),
+    _stored(CUB_200, helpers.cub),
+    _stored(DOUBLE_MNIST, helpers.doublemnist),
+    _stored(TRIPLE_MNIST, helpers.triplemnist),
+    _stored(PASCAL_5I, helpers.pascal5i, "segmentation"),
+    _stored(LETTER, helpers.letter),
+    _stored(PLANTS_MARGIN, helpers.plants_margin),
+    _stored(PLANTS_SHAPE, helpers.plants_shape),
+    _stored(PLANTS_TEXTURE, helpers.plants_texture),
+    _stored(BACH, helpers.bach),
 )
-BENCHMARKS = {benchmark.name: benchmark for benchmark, _ in _TABLE}
-_HELPERS = {benchmark.name: helper for benchmark, helper in _TABLE}
+CATALOGUE = {entry.name: entry for entry in _ENTRIES}
+"""Name → family of tasks: all that the library offers. A new one is one line above."""
+
+BENCHMARKS = {entry.name: entry.benchmark for entry in _ENTRIES if entry.benchmark is not None}
+"""Name → benchmark, of those that are stored."""
+
+TOYS = {entry.name: entry for entry in _ENTRIES if entry.benchmark is None}
+"""Name → entry, of those that are computed."""
+
 _SPLIT_ARGUMENTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "omniglot": {
         "vinyals": {"use_vinyals_split": True},
@@ -76,4 +116,9 @@ def load(
             arguments |= _SPLIT_ARGUMENTS[benchmark.name][split]
     if len(benchmark.variants) > 1:
         arguments["variant"] = variant
-    return _HELPERS[benchmark.name](root, ways=benchmark.ways if ways is None else ways, **arguments)
+    return CATALOGUE[benchmark.name].helper(root, ways=benchmark.ways if ways is None else ways, **arguments)
+
+
+def load_toy(name: str, shots: int, test_shots: int, meta_split: str, seed: int | None = None) -> MetaDataset:
+    """The meta-dataset of the toy problem `name`, one of `TOYS`; arguments as in `metabridge.toy.helpers.sinusoid`."""
+    return TOYS[name].helper(shots, test_shots=test_shots, seed=seed, meta_split=meta_split)

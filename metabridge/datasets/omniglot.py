@@ -17,7 +17,7 @@ from metabridge.datasets.benchmarks import (
     Arguments,
     Benchmark,
     Content,
-    Split,
+    SplitRule,
     StoredMetaDataset,
     Variant,
     blocks_of_classes,
@@ -127,7 +127,7 @@ def _alphabet_split(class_names: Sequence[str]) -> Mapping[str, Sequence[str]]:
 
 
 def _variant(
-    name: str, splits: Mapping[str, Split], num_examples: tuple[int, ...], *archives: tuple[str, int, int, str]
+    name: str, splits: Mapping[str, SplitRule], num_examples: tuple[int, ...], *archives: tuple[str, int, int, str]
 ) -> Variant:
     """A variant of archives given as top folder, characters, bytes and SHA-256."""
     characters = {folder: count for folder, count, _, _ in archives}

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from metabridge.datasets.benchmarks import Benchmark, Variant
-from metabridge.datasets.catalogue import BENCHMARKS
+from metabridge.datasets.catalogue import BENCHMARKS, TOYS
 from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
 from metabridge.episodes.splitters import ClassSplitter
 from metabridge.sources import HDF5Source, ImageFolderSource, save_source
 from metabridge.sources.hdf5 import FormatVersionError
-from metabridge.toy.catalogue import TOYS
 
 __all__ = [
     "StoreFacts",

@@ -1,7 +1,7 @@
 """Episode batches: the arrays of a batch of episodes, framework-neutral."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,12 +14,13 @@ from metabridge.transforms.classes import ClassAugmentation
 from metabridge.transforms.images import ImageTransform, transform_images
 
 __all__ = [
+    "PADDING",
     "WHOLE",
+    "Arrays",
     "EpisodeBatch",
-    "Split",
+    "Slots",
     "arrays_digest",
     "augment_classes",
-    "by_episode",
     "gather_batch",
     "read_splits",
     "to_float32",
@@ -28,30 +29,36 @@ __all__ = [
 
 S = TypeVar("S", bound=np.generic)
 
-Split = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
+Arrays = tuple[npt.NDArray[np.float32], npt.NDArray[Any]]
+"""Inputs and targets of one split."""
 
 WHOLE = "all"
 """Name of the only split of a meta-dataset without a splitter."""
 
+PADDING = -100
+"""Target of an example that is padding: the `ignore_index` of both backends' losses and metrics."""
 
-class EpisodeBatch(Mapping[str, Split]):
+
+class EpisodeBatch(Mapping[str, Arrays]):
     """A batch of B episodes: a mapping from split name to `(inputs, targets)`.
 
     For N-way classification `inputs` is `(B, N·k, H, W, channels)` float32 in [0, 1] (`(B, N·k, features)` for
     vectors) and `targets` is `(B, N·k)` int64 in [0, N), both grouped by class in the task's class order.
-    For regression both are `(B, k, 1)` float32; for segmentation `targets` are masks `(B, k, H, W)` int64. With
-    a `WeightedClassSplitter` the number of examples is `(B, n)` where classes differ in how many they
-    have: `targets` tell which.
+    For regression both are `(B, k, 1)` float32; for segmentation `targets` are masks `(B, k, H, W)` int64.
+
+    With a `WeightedClassSplitter` episodes may differ in their number of examples. Then arrays are as long as the
+    longest episode of the batch, and behind the examples of a shorter one inputs are 0 and targets `PADDING`, which
+    losses and metrics of both backends leave out; `IGNORED` in masks of a segmentation.
 
     Attributes:
         plan: the integers that decided these arrays.
     """
 
-    def __init__(self, plan: EpisodePlan, splits: Mapping[str, Split]) -> None:
+    def __init__(self, plan: EpisodePlan, splits: Mapping[str, Arrays]) -> None:
         self.plan = plan
         self._splits = dict(splits)
 
-    def __getitem__(self, name: str) -> Split:
+    def __getitem__(self, name: str) -> Arrays:
         try:
             return self._splits[name]
         except KeyError:
@@ -66,6 +73,11 @@ class EpisodeBatch(Mapping[str, Split]):
     def __repr__(self) -> str:
         shapes = ", ".join(f"{name}: {inputs.shape} → {targets.shape}" for name, (inputs, targets) in self.items())
         return f"EpisodeBatch({len(self.plan)} episodes; {shapes})"
+
+    @property
+    def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Split → `(B, n)`: whether an example is there, or padding."""
+        return self.plan.masks()
 
     def digest(self) -> str:
         """Hexadecimal BLAKE2b over names, shapes, dtypes and bytes of all arrays."""
@@ -107,17 +119,37 @@ def gather_batch(
         augmentations: the single class augmentations.
         transforms: image transforms, one after another.
         query_source: where the examples of all splits but the first are.
-
-    Raises:
-        ValueError: if the episodes differ in their number of examples.
     """
     words = transform_words(plan, transforms)
     splits = {}
-    for name, rows, examples in read_splits(plan, source, augmentations, query_source):
-        inputs = transform_images(transforms, to_float32(examples), [each[rows] for each in words])
-        labels = plan.labels.reshape(-1)[rows // plan.examples.shape[2]]
-        splits[name] = (by_episode(inputs, plan, name), by_episode(labels, plan, name))
+    for name, slots, examples in read_splits(plan, source, augmentations, query_source):
+        inputs = transform_images(transforms, to_float32(examples), [lane[slots.used] for lane in words])
+        labels = plan.labels.reshape(-1)[slots.used // plan.examples.shape[2]]
+        splits[name] = (slots.by_episode(inputs, 0), slots.by_episode(labels, PADDING))
     return EpisodeBatch(plan, splits)
+
+
+class Slots(NamedTuple):
+    """Where a split's examples stand in `plan.examples`, flattened, and in the arrays of a batch.
+
+    Attributes:
+        used: `(examples,)` places in `plan.examples`, episode by episode and class by class.
+        shape: `(B, n)`, the first axes of the batch's arrays.
+        mask: `(B, n)` where the examples stand in these, one after another; `None` if everywhere.
+    """
+
+    used: npt.NDArray[np.int64]
+    shape: tuple[int, int]
+    mask: npt.NDArray[np.bool_] | None
+
+    def by_episode(self, array: npt.NDArray[S], padding: int) -> npt.NDArray[S]:
+        """`(examples, …)` → `(B, n, …)`, with `padding` behind the examples of shorter episodes."""
+        shape = (*self.shape, *array.shape[1:])
+        if self.mask is None:
+            return array.reshape(shape)
+        padded = np.full(shape, padding, dtype=array.dtype)
+        padded[self.mask] = array
+        return padded
 
 
 def read_splits(
@@ -125,29 +157,23 @@ def read_splits(
     source: ClassSource,
     augmentations: Sequence[ClassAugmentation] = (),
     query_source: ClassSource | None = None,
-) -> Iterator[tuple[str, npt.NDArray[np.int64], npt.NDArray[Any]]]:
-    """The stored examples of each split, augmented; arguments and errors as for `gather_batch`.
+) -> Iterator[tuple[str, Slots, npt.NDArray[Any]]]:
+    """The stored examples of each split, augmented; arguments as for `gather_batch`.
 
     Yields:
-        The split's name; `(n,)` the places of its examples in `plan.examples`, flattened; the examples `(n, …)`.
+        The split's name, the places of its examples, the examples themselves `(examples, …)`.
     """
     number = len(source.class_sizes)
     for position, (name, columns) in enumerate(plan.split_columns()):
-        rows = _used_slots(plan, position, name, columns)
-        class_ids = plan.classes.reshape(-1)[rows // plan.examples.shape[2]]
+        slots = _slots(plan, position, name, columns)
+        class_ids = plan.classes.reshape(-1)[slots.used // plan.examples.shape[2]]
         owner = source if position == 0 or query_source is None else query_source
         # Without augmentations nothing is divided, which saves a single episode a tenth of its time.
-        examples = owner.gather(class_ids % number if augmentations else class_ids, plan.examples.reshape(-1)[rows])
+        base_ids = class_ids % number if augmentations else class_ids
+        examples = owner.gather(base_ids, plan.examples.reshape(-1)[slots.used])
         if augmentations:
             augment_classes(examples, class_ids // number, augmentations)
-        yield name, rows, examples
-
-
-def by_episode(array: npt.NDArray[S], plan: EpisodePlan, name: str) -> npt.NDArray[S]:
-    """`(B·k, …)` → `(B, k, …)` for the split `name`."""
-    count, ways, _ = plan.examples.shape
-    each = len(array) // count if count else ways * dict(plan.splits)[name]
-    return array.reshape(count, each, *array.shape[1:])
+        yield name, slots, examples
 
 
 def augment_classes(
@@ -160,29 +186,23 @@ def augment_classes(
             images[chosen] = augmentation(images[chosen])
 
 
-def _used_slots(plan: EpisodePlan, position: int, name: str, columns: slice) -> npt.NDArray[np.int64]:
-    """The places of a split's examples in `plan.examples`, flattened, episode by episode and class by class."""
+def _slots(plan: EpisodePlan, position: int, name: str, columns: slice) -> Slots:
     count, ways, width = plan.examples.shape
-    slots = np.arange(count * ways * width).reshape(plan.examples.shape)[:, :, columns]
-    if plan.counts is None:
-        return slots.reshape(-1)
-    counts = plan.counts[:, :, position]
-    totals = counts.sum(axis=1)
-    if len(totals) and totals.min() != totals.max():
-        raise ValueError(
-            f"the episodes of a batch must have equally many examples, in split {name!r} they have {totals.min()} to "
-            f"{totals.max()}, since their classes differ in size; load them with batch_size=1, or take the same number "
-            "of every class with ClassSplitter."
-        )
-    return slots[np.arange(slots.shape[2]) < counts[:, :, None]]
+    places = np.arange(count * ways * width).reshape(plan.examples.shape)[:, :, columns]
+    if not plan.is_weighted:
+        return Slots(places.reshape(-1), (count, ways * places.shape[2]), None)
+    used = places[np.arange(places.shape[2]) < plan.counts[:, :, position, None]]
+    mask = plan.masks()[name]
+    return Slots(used, (count, mask.shape[1]), None if len(used) == mask.size else mask)
 
 
 def transform_words(plan: EpisodePlan, transforms: Sequence[ImageTransform]) -> list[npt.NDArray[np.uint64]]:
     """`(B·N·n, num_words)` words of each transform, for every place in `plan.examples`."""
     count, ways, width = plan.examples.shape
-    found = []
+    lanes = []
     for lane, transform in enumerate(transforms, start=TRANSFORM_LANE):
-        each = transform.num_words
-        words = philox_words(plan.key, plan.indices, width * ways * each, lane)
-        found.append(words.reshape(count, width, ways, each).transpose(0, 2, 1, 3).reshape(count * ways * width, each))
-    return found
+        number = transform.num_words
+        words = philox_words(plan.key, plan.indices, width * ways * number, lane)
+        by_class = words.reshape(count, width, ways, number).transpose(0, 2, 1, 3)
+        lanes.append(by_class.reshape(count * ways * width, number))
+    return lanes

@@ -15,10 +15,11 @@ import numpy.typing as npt
 from metabridge.checks import check_integer, is_integer
 from metabridge.digests import Digest
 from metabridge.episodes.batches import WHOLE, EpisodeBatch, gather_batch
-from metabridge.episodes.plans import EpisodePlan, draw_plan, plan_examples
-from metabridge.episodes.splitters import Splitter, WeightedSplitter
+from metabridge.episodes.plans import EpisodePlan
+from metabridge.episodes.sampling import ClassTable, SamplingRule
+from metabridge.episodes.splitters import Splitter
 from metabridge.sources.base import ClassSource
-from metabridge.streams import philox_words, stream_key
+from metabridge.streams import stream_key
 from metabridge.transforms.classes import ClassAugmentation, expand_class_augmentations
 from metabridge.transforms.images import Elementwise, ImageTransform, expand_transforms
 from metabridge.transforms.targets import Categorical
@@ -159,7 +160,7 @@ class MetaDataset(ABC):
 
     def check_splitter(self, splitter: Splitter) -> None:
         """Raise an error unless every task can be divided by `splitter`."""
-        if isinstance(splitter, WeightedSplitter):
+        if splitter.is_weighted:
             raise TypeError(
                 f"{type(self).__name__} has tasks of equally many examples, which WeightedClassSplitter cannot weigh; "
                 "use ClassSplitter."
@@ -400,7 +401,7 @@ class CombinationMetaDataset(MetaDataset):
         if self.query_source is None:
             self.check_examples_per_class(splitter.examples_per_class)
             return
-        if isinstance(splitter, WeightedSplitter) or len(splitter) < 2:
+        if splitter.is_weighted or len(splitter) < 2:
             raise ValueError(
                 f"with `query_source` a splitter must fix the numbers of a support and a query set, got {splitter!r}; "
                 "use ClassSplitter(num_train_per_class=…, num_test_per_class=…)."
@@ -415,38 +416,21 @@ class CombinationMetaDataset(MetaDataset):
 
     def plan(self, seed: int, indices: npt.ArrayLike) -> EpisodePlan:
         """Plan the episodes at `indices` of the stream of `seed`: classes, labels and examples."""
-        return draw_plan(
-            self.episode_key(seed),
-            indices,
-            self.source.class_sizes,
-            self.num_classes,
-            self._ways,
-            self._splitter,
-            self.target_transform is not None,
-            self._query_sizes,
-        )
+        return self._rule.draw(self.episode_key(seed), indices, self._table)
 
     @property
-    def _query_sizes(self) -> npt.NDArray[np.int64] | None:
-        return None if self.query_source is None else self.query_source.class_sizes
+    def _rule(self) -> SamplingRule:
+        return SamplingRule(self._ways, self._splitter, self.target_transform is not None)
+
+    @property
+    def _table(self) -> ClassTable:
+        query_sizes = None if self.query_source is None else self.query_source.class_sizes
+        return ClassTable(self.source.class_sizes, self.num_classes, query_sizes)
 
     def task_plan(self, index: Sequence[int]) -> EpisodePlan:
         """Plan the task of the class tuple `index`, fixed by (seed, class tuple)."""
         classes = self._check_index(index)
-        splitter, key = self._splitter, self.task_key(",".join(map(str, classes)))
-        row = np.zeros(1, dtype=np.int64)
-        taken = sum(count for _, count in splitter.columns(self.source.class_sizes))
-        words = philox_words(key, row, self._ways * (2 + taken))
-        return plan_examples(
-            key,
-            row,
-            words,
-            np.array([classes]),
-            self.source.class_sizes,
-            splitter,
-            self.target_transform is not None,
-            self._query_sizes,
-        )
+        return self._rule.draw_task(self.task_key(",".join(map(str, classes))), classes, self._table)
 
     def _check_index(self, index: Any) -> tuple[int, ...]:
         if is_integer(index) or len(index) != self._ways:

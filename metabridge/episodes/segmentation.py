@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from metabridge.episodes.batches import EpisodeBatch, by_episode, read_splits, to_float32, transform_words
+from metabridge.episodes.batches import EpisodeBatch, read_splits, to_float32, transform_words
 from metabridge.episodes.metadatasets import CombinationMetaDataset
 from metabridge.episodes.plans import EpisodePlan
 from metabridge.episodes.splitters import Splitter
@@ -132,12 +132,12 @@ class SegmentationMetaDataset(CombinationMetaDataset):
         transforms: Any = self.transforms  # all of them MaskTransforms
         words = transform_words(plan, transforms)
         splits = {}
-        for name, rows, examples in read_splits(plan, self.source, self.class_augmentations, self.query_source):
-            drawn = [each[rows] for each in words]
+        for name, slots, examples in read_splits(plan, self.source, self.class_augmentations, self.query_source):
+            drawn = [lane[slots.used] for lane in words]
             images = transform_images(transforms, to_float32(examples[..., :-1]), drawn)
             _check_masks(examples[..., -1])
             masks = transform_masks(transforms, examples[..., -1], drawn).astype(np.int64)
-            splits[name] = (by_episode(images, plan, name), by_episode(masks, plan, name))
+            splits[name] = (slots.by_episode(images, 0), slots.by_episode(masks, IGNORED))
         return EpisodeBatch(plan, splits)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, TypeVar, overload
+from typing import Any, ClassVar, Protocol, Self, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +35,8 @@ class Splitter:
         random_state_seed: another value makes other episodes for the same seed and index.
     """
 
+    is_weighted: ClassVar[bool] = False
+
     splits: tuple[tuple[str, int], ...]
     shuffle: bool = True
     random_state_seed: int = 0
@@ -60,6 +62,11 @@ class Splitter:
         """For classes of these sizes, the splits and how many examples of a class each can have at most."""
         return self.splits
 
+    def counts(self, sizes: Integers) -> Integers:
+        """`(B, N, S)` examples that classes of `sizes` `(B, N)` have in each split."""
+        shots = np.array([count for _, count in self.splits], dtype=np.int64)
+        return np.broadcast_to(shots, (*sizes.shape, len(shots)))
+
     @property
     def description(self) -> dict[str, Any]:
         """What of this splitter decides an episode, as JSON-ready values."""
@@ -84,6 +91,8 @@ class WeightedSplitter(Splitter):
         force_equal_per_class: whether the smallest class of a task decides for all its classes.
     """
 
+    is_weighted: ClassVar[bool] = True
+
     weights: tuple[float, ...] = ()
     maxima: tuple[int | None, ...] = ()
     force_equal_per_class: bool = False
@@ -100,11 +109,14 @@ class WeightedSplitter(Splitter):
             raise ValueError(f"`weights` must sum to at most 1, got {names!r}.")
 
     def counts(self, sizes: Integers) -> Integers:
-        """`(…, S)` examples of each split for classes of `sizes` `(…,)`: a pure function of the size.
+        """`(B, N, S)` examples that classes of `sizes` `(B, N)` have in each split.
 
+        A pure function of a class's size, or of the size of the smallest class of its task.
         The weighted size, rounded down, and brought between minimum and maximum. Where minima make the splits
         together larger than the class, the splits with the largest weights give way, down to their minima.
         """
+        if self.force_equal_per_class:
+            sizes = np.broadcast_to(sizes.min(axis=-1, keepdims=True), sizes.shape)
         minima = np.array([minimum for _, minimum in self.splits])
         # Nine decimals first: 0.29 · 100 is 28.999999999999996 in floating point.
         shares = np.floor(np.round(sizes[..., None] * np.array(self.weights), 9)).astype(np.int64)
@@ -117,15 +129,9 @@ class WeightedSplitter(Splitter):
             counts[..., split] -= np.minimum(surplus, counts[..., split] - minima[split])
         return counts
 
-    def effective_sizes(self, sizes: Integers) -> Integers:
-        """`(B, N)` the sizes that decide, from those of the tasks' classes."""
-        if not self.force_equal_per_class:
-            return sizes
-        return np.broadcast_to(sizes.min(axis=1, keepdims=True), sizes.shape)
-
     def columns(self, class_sizes: Integers) -> tuple[tuple[str, int], ...]:
         """The splits, and how many examples of a class each has at most in any task of these classes."""
-        largest = self.counts(class_sizes).max(axis=0).tolist()
+        largest = self.counts(class_sizes[:, None]).max(axis=(0, 1)).tolist()
         return tuple((name, count) for (name, _), count in zip(self.splits, largest, strict=True))
 
     @property
@@ -232,14 +238,13 @@ def WeightedClassSplitter(  # noqa: N802
     `train_weights=0.2, test_weights=0.5, max_num_samples=30` these are 4 and 20 support examples, 10 and 30
     query examples. As Torchmeta's function of this name, which gave both splits the same examples.
 
-    Where classes differ in size, the episodes of a batch may differ in their number of examples, and arrays
-    cannot: then `gather` of several episodes is an error, and episodes are loaded with `batch_size=1`. If a batch
-    is rectangular, it is delivered. `targets` tell the examples of a class, grouped by class as always. A plan has
-    room for the largest class: give `max_num_samples` where classes have many thousands of examples.
+    Where classes differ in size, the episodes of a batch may differ in their number of examples: the shorter ones
+    are padded, see `EpisodeBatch.masks`. `targets` tell the examples of a class, grouped by class as always. A plan
+    has room for the largest class: give `max_num_samples` where classes have many thousands of examples.
 
     >>> splitter = WeightedClassSplitter(train_weights=0.2, test_weights=0.5, max_num_samples=30)
-    >>> splitter.counts(np.array([20, 100])).tolist()
-    [[4, 10], [20, 30]]
+    >>> splitter.counts(np.array([[20, 100]])).tolist()
+    [[[4, 10], [20, 30]]]
 
     Args:
         task: a meta-dataset to attach the splitter to, or `None` for the splitter alone

@@ -60,7 +60,7 @@ def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
             f"`batch` must have a support set 'train' and a query set 'test' to be drawn, got {', '.join(batch)}; "
             "attach a splitter with ClassSplitter(dataset, num_train_per_class=…, num_test_per_class=…)."
         )
-    if batch.plan.counts is not None:
+    if batch.plan.is_weighted:
         raise ValueError(
             "`batch` must have equally many examples of every class to be drawn; draw one of a ClassSplitter "
             "instead of a WeightedClassSplitter."

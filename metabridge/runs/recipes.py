@@ -19,10 +19,9 @@ from metabridge.configs import (
     RunConfig,
     algorithm_record,
 )
-from metabridge.datasets.catalogue import BENCHMARKS, load
+from metabridge.datasets.catalogue import BENCHMARKS, load, load_toy
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.networks.tables import NETWORKS
-from metabridge.toy.catalogue import load_toy
 
 __all__ = ["RECIPES", "WITHOUT_RECIPE", "Recipe", "make_meta_datasets", "make_run"]
 

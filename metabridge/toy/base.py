@@ -8,16 +8,17 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.checks import check_count, check_number, is_count
-from metabridge.episodes.batches import WHOLE, EpisodeBatch, Split
+from metabridge.episodes.batches import WHOLE, Arrays, EpisodeBatch
 from metabridge.episodes.metadatasets import MetaDataset, Task
-from metabridge.episodes.plans import EpisodePlan, draw_plan, plan_examples
+from metabridge.episodes.plans import EpisodePlan
+from metabridge.episodes.sampling import ClassTable, SamplingRule
 from metabridge.episodes.splitters import Splitter
 from metabridge.streams import normals, philox_words, stream_key, uniforms
 
 __all__ = ["ToyMetaDataset"]
 
 Floats = npt.NDArray[np.float64]
-Parameters = dict[str, Floats]
+TaskParameters = dict[str, Floats]
 
 _INPUT_LANE = 1
 _NOISE_LANE = 2
@@ -69,10 +70,10 @@ class ToyMetaDataset(MetaDataset):
         """
 
     @abstractmethod
-    def function(self, parameters: Parameters, inputs: Floats) -> Floats:
+    def function(self, parameters: TaskParameters, inputs: Floats) -> Floats:
         """Noise-free targets `(B, n)` of tasks with these parameters, each `(B,)`, at `inputs` `(B, n)`."""
 
-    def task_parameters(self, tasks: npt.ArrayLike) -> Parameters:
+    def task_parameters(self, tasks: npt.ArrayLike) -> TaskParameters:
         """Parameter name → `(B,)` values of the tasks with these numbers; here all of `parameter_ranges`.
 
         Raises:
@@ -80,7 +81,7 @@ class ToyMetaDataset(MetaDataset):
         """
         return self.uniform_parameters(self.parameter_words(tasks, len(self._uniform_names)))
 
-    def inputs_from_words(self, parameters: Parameters, words: npt.NDArray[np.uint64]) -> Floats:
+    def inputs_from_words(self, parameters: TaskParameters, words: npt.NDArray[np.uint64]) -> Floats:
         """Inputs `(B, n)` of tasks with these parameters, each `(B,)`, from as many words; here uniform."""
         del parameters
         return uniforms(words, *self.parameter_ranges["input"])
@@ -101,7 +102,7 @@ class ToyMetaDataset(MetaDataset):
     def _uniform_names(self) -> list[str]:
         return [name for name in self.parameter_ranges if name != "input"]
 
-    def uniform_parameters(self, words: npt.NDArray[np.uint64]) -> Parameters:
+    def uniform_parameters(self, words: npt.NDArray[np.uint64]) -> TaskParameters:
         """Every uniformly distributed parameter `(B,)` from its column of `words` `(B, parameters)`."""
         columns = zip(self._uniform_names, words.T, strict=True)
         return {name: uniforms(column, *self.parameter_ranges[name]) for name, column in columns}
@@ -159,17 +160,22 @@ class ToyMetaDataset(MetaDataset):
 
     def plan(self, seed: int, indices: npt.ArrayLike) -> EpisodePlan:
         """Plan the episodes at `indices` of the stream of `seed`: a task, and which of its points."""
-        sizes = np.array([self.num_samples_per_task])
-        return draw_plan(self.episode_key(seed), indices, sizes, self.num_tasks, 1, self._splitter, False)
+        return self._rule.draw(self.episode_key(seed), indices, self._table)
+
+    @property
+    def _rule(self) -> SamplingRule:
+        return SamplingRule(1, self._splitter)
+
+    @property
+    def _table(self) -> ClassTable:
+        """A task is drawn as a class of one-way episodes is: all have as many points."""
+        return ClassTable(np.array([self.num_samples_per_task]), self.num_tasks)
 
     def task_plan(self, index: int) -> EpisodePlan:
         """Plan task number `index`, fixed by (seed, index)."""
         if not is_count(index, 0) or index >= self.num_tasks:
             raise IndexError(f"a task is addressed by an integer in [0, {self.num_tasks}), got {index!r}.")
-        key, row = self.task_key(index), np.zeros(1, dtype=np.int64)
-        words = philox_words(key, row, 2 + self._splitter.examples_per_class)
-        sizes = np.array([self.num_samples_per_task])
-        return plan_examples(key, row, words, np.array([[index]]), sizes, self._splitter, False)
+        return self._rule.draw_task(self.task_key(index), (index,), self._table)
 
     def gather(self, plan: EpisodePlan) -> EpisodeBatch:
         """Compute the points a plan names: inputs and targets `(B, k, 1)` float32 for every split."""
@@ -181,7 +187,7 @@ class ToyMetaDataset(MetaDataset):
         if self.noise_std is not None:
             noise = normals(philox_words(plan.key, plan.indices, self.num_samples_per_task, _NOISE_LANE))
             targets = targets + self.noise_std * np.take_along_axis(noise, points, axis=1)
-        splits: dict[str, Split] = {}
+        splits: dict[str, Arrays] = {}
         for name, columns in plan.split_columns():
             chosen = np.ascontiguousarray(inputs[:, columns, None], dtype=np.float32)
             splits[name] = (chosen, np.ascontiguousarray(targets[:, columns, None], dtype=np.float32))

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from metabridge.episodes.splitters import Splitter
 from metabridge.streams import normals, portable
-from metabridge.toy.base import Floats, Parameters, ToyMetaDataset
+from metabridge.toy.base import Floats, TaskParameters, ToyMetaDataset
 
 __all__ = ["Harmonic"]
 
@@ -66,7 +66,7 @@ class Harmonic(ToyMetaDataset):
             "phase_2": self.phase_range,
         }
 
-    def task_parameters(self, tasks: npt.ArrayLike) -> Parameters:
+    def task_parameters(self, tasks: npt.ArrayLike) -> TaskParameters:
         """`centre`, `frequency`, `phase_1`, `phase_2`, `amplitude_1` and `amplitude_2` `(B,)`.
 
         Raises:
@@ -80,11 +80,11 @@ class Harmonic(ToyMetaDataset):
             "amplitude_2": amplitudes[:, 1],
         }
 
-    def inputs_from_words(self, parameters: Parameters, words: npt.NDArray[np.uint64]) -> Floats:
+    def inputs_from_words(self, parameters: TaskParameters, words: npt.NDArray[np.uint64]) -> Floats:
         """Normal inputs `(B, n)` around the task's centre."""
         return parameters["centre"][:, None] + normals(words)
 
-    def function(self, parameters: Parameters, inputs: Floats) -> Floats:
+    def function(self, parameters: TaskParameters, inputs: Floats) -> Floats:
         """`a₁ · sin(ωx + b₁) + a₂ · sin(2ωx + b₂)`, `(B, n)`."""
         columns = {name: values[:, None] for name, values in parameters.items()}
         angle = columns["frequency"] * inputs

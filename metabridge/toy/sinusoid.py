@@ -3,7 +3,7 @@
 import math
 
 from metabridge.streams import portable
-from metabridge.toy.base import Floats, Parameters, ToyMetaDataset
+from metabridge.toy.base import Floats, TaskParameters, ToyMetaDataset
 
 __all__ = ["Sinusoid"]
 
@@ -40,6 +40,6 @@ class Sinusoid(ToyMetaDataset):
         """The distribution of `amplitude`, `phase` and the inputs."""
         return {"input": self.input_range, "amplitude": self.amplitude_range, "phase": self.phase_range}
 
-    def function(self, parameters: Parameters, inputs: Floats) -> Floats:
+    def function(self, parameters: TaskParameters, inputs: Floats) -> Floats:
         """`a · sin(x − φ)`, `(B, n)`."""
         return parameters["amplitude"][:, None] * portable.sin(inputs - parameters["phase"][:, None])

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.streams import bounded_integers
-from metabridge.toy.base import Floats, Parameters
+from metabridge.toy.base import Floats, TaskParameters
 from metabridge.toy.sinusoid import Sinusoid
 
 __all__ = ["SinusoidAndLine"]
@@ -48,7 +48,7 @@ class SinusoidAndLine(Sinusoid):
         """The distribution of the sinusoids' and the lines' parameters and of the inputs."""
         return {**super().parameter_ranges, "slope": self.slope_range, "intercept": self.intercept_range}
 
-    def task_parameters(self, tasks: npt.ArrayLike) -> Parameters:
+    def task_parameters(self, tasks: npt.ArrayLike) -> TaskParameters:
         """`amplitude`, `phase`, `slope` and `intercept` `(B,)`; those of the kind that a task is not are 0.
 
         Raises:
@@ -66,7 +66,7 @@ class SinusoidAndLine(Sinusoid):
         """`(B,)` whether the tasks with these numbers are sinusoids; the others are lines."""
         return self.task_parameters(tasks)["amplitude"] > 0
 
-    def function(self, parameters: Parameters, inputs: Floats) -> Floats:
+    def function(self, parameters: TaskParameters, inputs: Floats) -> Floats:
         """`a · sin(x − φ) + s · x + c`, `(B, n)`: exact for either kind, as the parameters of the other are 0."""
         slope, intercept = parameters["slope"][:, None], parameters["intercept"][:, None]
         return super().function(parameters, inputs) + slope * inputs + intercept

@@ -99,8 +99,8 @@ def test_the_core_loads_no_framework():
 
 
 def test_the_front_door_loads_numpy_and_little_else():
-    """The optional weight of h5py, pooch, Pillow and matplotlib is paid by those who use it."""
-    heavy = {"h5py", "pooch", "PIL", "matplotlib", "typer", "tqdm", "requests", *FRAMEWORKS, *BACKENDS}
+    """The optional weight of h5py, Pillow and matplotlib is paid by those who use it."""
+    heavy = {"h5py", "PIL", "matplotlib", "typer", "tqdm", "requests", *FRAMEWORKS, *BACKENDS}
     assert not loaded_by("metabridge") & heavy
     assert not loaded_by("metabridge.toy", "metabridge.sources", "metabridge.episodes.loader") & heavy
 

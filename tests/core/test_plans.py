@@ -9,7 +9,7 @@ from helpers import chi_square_excess
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metabridge.episodes.plans import draw_plan
+from metabridge.episodes.sampling import ClassTable, SamplingRule
 from metabridge.episodes.splitters import Splitter
 from metabridge.streams import stream_key
 
@@ -19,7 +19,7 @@ KEY = stream_key("episode/0", 0, "train")
 
 def draw(indices=range(50), shots=2, test_shots=3, ways=4, num_classes=6, shuffle=True, permute=True, key=KEY):
     splits = (("train", shots), ("test", test_shots)) if test_shots else (("train", shots),)
-    return draw_plan(key, indices, SIZES, num_classes, ways, Splitter(splits, shuffle), permute)
+    return SamplingRule(ways, Splitter(splits, shuffle), permute).draw(key, indices, ClassTable(SIZES, num_classes))
 
 
 CASES = [
@@ -189,7 +189,7 @@ def test_slices_are_the_plans_of_those_episodes(case):
 def test_the_digest_knows_every_integer_and_every_name():
     digests = [draw(**case).digest() for case in CASES]
     digests += [draw(range(1, 51)).digest(), draw(key=stream_key("episode/0", 1, "train")).digest()]
-    renamed = draw_plan(KEY, range(50), SIZES, 6, 4, Splitter((("support", 2), ("test", 3))), True)
+    renamed = SamplingRule(4, Splitter((("support", 2), ("test", 3))), True).draw(KEY, range(50), ClassTable(SIZES, 6))
     digests.append(renamed.digest())
     plan = draw()
     for array in (plan.indices, plan.classes, plan.labels, plan.examples):

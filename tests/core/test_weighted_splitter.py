@@ -10,8 +10,15 @@ from helpers import coded_source, decode
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader, WeightedClassSplitter
+from metabridge import (
+    ClassSplitter,
+    CombinationMetaDataset,
+    EpisodeLoader,
+    SegmentationMetaDataset,
+    WeightedClassSplitter,
+)
 from metabridge.episodes.splitters import WeightedSplitter
+from metabridge.sources import ArraySource
 from metabridge.toy import Sinusoid
 from metabridge.transforms import Categorical, RandomHorizontalFlip, Rotation
 
@@ -19,10 +26,10 @@ SIZES = [8, 20, 12, 50, 9]
 SOURCE = coded_source(SIZES)
 
 
-def dataset(source=SOURCE, ways=3, splitter=None, meta_split="train", target_transform=None, **arguments):
+def dataset(source=SOURCE, ways=3, splitter=None, target_transform=None, transform=None, **arguments):
     rule = WeightedClassSplitter(**({"train_weights": 0.25, "test_weights": 0.5} | arguments))
     return CombinationMetaDataset(
-        source, ways, meta_split, dataset_transform=splitter or rule, target_transform=target_transform
+        source, ways, dataset_transform=splitter or rule, target_transform=target_transform, transform=transform
     )
 
 
@@ -123,7 +130,7 @@ def test_forced_equality_takes_the_smallest_class_of_the_task():
     made = dataset(force_equal_per_class=True)
     plan = made.plan(0, range(60))
     smallest = np.array(SIZES)[plan.classes].min(axis=1)
-    np.testing.assert_array_equal(plan.counts, np.repeat(made.splitter.counts(smallest)[:, None], 3, axis=1))
+    np.testing.assert_array_equal(plan.counts, np.repeat(made.splitter.counts(smallest[:, None]), 3, axis=1))
     assert len(np.unique(plan.counts[:, 0], axis=0)) > 1
     drawn = plan.examples[plan.classes == 3]
     assert drawn.max() == 49, "from all examples of the larger classes"
@@ -141,15 +148,61 @@ def test_classes_of_one_size_are_split_as_by_a_class_splitter():
 # Batches
 
 
-def test_several_episodes_that_differ_in_size_are_refused():
+@pytest.mark.parametrize("transform", [None, RandomHorizontalFlip()])
+def test_shorter_episodes_are_padded_behind_their_examples(transform):
+    made = dataset(transform=transform, target_transform=Categorical(3))
+    together = made.episodes(range(8), seed=3)
+    assert list(together.masks) == list(together)
+    for name, (inputs, targets) in together.items():
+        mask = together.masks[name]
+        lengths = [made.episodes([index], seed=3)[name][1].shape[1] for index in range(8)]
+        assert len(set(lengths)) > 1
+        assert (mask.shape, mask.dtype) == (targets.shape, bool) == ((8, max(lengths)), bool)
+        assert inputs.shape[:2] == mask.shape
+        for row, length in enumerate(lengths):
+            alone = made.episodes([row], seed=3)[name]
+            assert mask[row].tolist() == [True] * length + [False] * (max(lengths) - length)
+            assert inputs[row, :length].tobytes() == alone[0].tobytes()
+            assert targets[row, :length].tolist() == alone[1][0].tolist()
+            assert not inputs[row, length:].any()
+            assert (targets[row, length:] == -100).all()
+
+
+def test_masks_of_a_segmentation_are_padded_with_what_is_ignored():
+    shown = [np.concatenate([np.full((n, 4, 4, 1), 9, np.uint8), np.ones((n, 4, 4, 1), np.uint8)], -1) for n in (4, 8)]
+    made = SegmentationMetaDataset(ArraySource.from_classes(dict(zip("ab", shown, strict=True))))
+    made = WeightedClassSplitter(made, train_weights=0.5, test_weights=0.25)
+    batch = made.episodes(range(20), seed=0)
+    inputs, targets = batch["train"]
+    assert targets.shape == (20, 4, 4, 4)
+    assert not batch.masks["train"].all()
+    assert (targets[~batch.masks["train"]] == 255).all()
+    assert not inputs[~batch.masks["train"]].any()
+    assert (targets[batch.masks["train"]] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        dataset(splitter=ClassSplitter(num_train_per_class=2, num_test_per_class=3)),
+        dataset(coded_source([20] * 6)),
+        Sinusoid(9),
+    ],
+)
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_rectangular_batches_have_masks_of_true_alone(made, number):
+    batch = made.episodes(range(number))
+    assert set(batch.masks) == set(batch)
+    for name, (_, targets) in batch.items():
+        assert batch.masks[name].shape == targets.shape[:2]
+        assert batch.masks[name].all()
+
+
+def test_loaders_deliver_padded_batches():
     made = dataset()
-    message = r"must have equally many examples, in split 'train' they have \d+ to \d+, .*; load them with batch_size=1"
-    with pytest.raises(ValueError, match=message):
-        made.episodes(range(8))
-    with pytest.raises(ValueError, match=message):
-        next(iter(EpisodeLoader(made, 8, 1)))
-    shapes = {batch["train"][0].shape[1] for batch in EpisodeLoader(made, 1, 8)}
-    assert len(shapes) > 1
+    batches = list(EpisodeLoader(made, 4, 3, seed=1))
+    assert [batch.digest() for batch in batches] == [made.episodes(range(b, b + 4), seed=1).digest() for b in (0, 4, 8)]
+    assert not all(mask.all() for batch in batches for mask in batch.masks.values())
 
 
 def test_tasks_are_split_too():

@@ -14,12 +14,12 @@ import pytest
 from metabridge.archives.fetch import Archive
 from metabridge.datasets import benchmarks, helpers
 from metabridge.datasets.benchmarks import Benchmark, Content, StoredMetaDataset, Variant, build, store_path
-from metabridge.datasets.catalogue import BENCHMARKS, load
+from metabridge.datasets.catalogue import BENCHMARKS, CATALOGUE, TOYS, load, load_toy
 from metabridge.episodes.metadatasets import META_SPLITS
 from metabridge.sources import HDF5Source
 from metabridge.transforms import Categorical, ColorJitter, Rotation
 
-HEAVY = ("h5py", "PIL", "pooch", "requests", "tqdm", "torch", "jax")
+HEAVY = ("h5py", "PIL", "requests", "tqdm", "torch", "jax")
 
 
 def test_every_benchmark_is_described_and_has_a_path_per_variant(tmp_path):
@@ -212,3 +212,21 @@ def test_the_table_is_light_to_import():
     repository = Path(__file__).resolve().parents[2]
     result = subprocess.run([sys.executable, "-c", program], cwd=repository, capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
+
+
+def test_one_table_says_what_there_is():
+    assert list(CATALOGUE) == [*TOYS, *BENCHMARKS]
+    for name, entry in CATALOGUE.items():
+        assert entry.name == name == entry.helper.__name__
+        assert entry.description
+        assert entry.kind == (
+            "regression" if name in TOYS else "segmentation" if name == "pascal5i" else "classification"
+        )
+        assert entry.benchmark is BENCHMARKS.get(name)
+
+
+def test_the_toys_are_loaded_by_name():
+    for name in TOYS:
+        dataset = load_toy(name, 3, 4, "test", seed=5)
+        assert (dataset.meta_split, dataset.current_seed) == ("test", 5)
+        assert dataset.splitter.splits == (("train", 3), ("test", 4))

@@ -17,7 +17,6 @@ import pytest
 from helpers import ROOT
 
 from metabridge.archives import downloaders
-from metabridge.archives import fetch as fetch_module
 from metabridge.archives.fetch import Archive, fetch, verify
 
 CONTENT = b"PK\x03\x04" + bytes(range(256)) * 400
@@ -641,46 +640,11 @@ def test_a_drive_file_is_named_by_an_address_to_open(drive, server, original, do
 # Other protocols -----------------------------------------------------------------------------------------
 
 
-def test_other_protocols_are_poochs(server, original, downloads, archive_of, monkeypatch):
-    import pooch.downloaders
-
-    asked = []
-
-    def choose(url, progressbar):
-        def download(url, output_file, caller):
-            asked.append(url)
-            if url.startswith("doi:10.1/broken"):
-                raise OSError("no such record")
-            if url.startswith("doi:10.1/full"):
-                raise OSError(errno.ENOSPC, "No space left on device")
-            fetch_module.Path(output_file).write_bytes(CONTENT)
-
-        return download
-
-    monkeypatch.setattr(pooch.downloaders, "choose_downloader", choose)
-    urls = ["doi:10.1/broken/data.zip", "doi:10.1/good/data.zip"]
-    assert fetch(archive_of(original, urls), downloads, progress=False).read_bytes() == CONTENT
-    assert asked == urls
-    (downloads / "data.zip").unlink()
-    with pytest.raises(ConnectionError, match=r"doi:10\.1/broken/data\.zip: no such record"):
-        fetch(archive_of(original, urls[:1]), downloads, progress=False)
-    with pytest.raises(OSError, match="is full") as caught:
-        fetch(archive_of(original, ["doi:10.1/full/data.zip", *urls]), downloads, progress=False)
-    assert caught.value.errno == errno.ENOSPC
-
-
-def test_poochs_ftp_does_not_wait_for_ever():
-    assert downloaders.choose_downloader("ftp://127.0.0.1/data.zip", None, False).timeout == 30
-
-
-def test_the_downloader_plugs_into_pooch(server, tmp_path):
-    import pooch
-
-    path = pooch.retrieve(
-        server.serve("data.zip", CONTENT),
-        known_hash=hashlib.sha256(CONTENT).hexdigest(),
-        fname="data.zip",
-        path=tmp_path,
-        downloader=downloaders.HTTPDownloader(progress=False),
-    )
-    assert fetch_module.Path(path).read_bytes() == CONTENT
+@pytest.mark.parametrize("url", ["doi:10.1/good/data.zip", "ftp://127.0.0.1/data.zip", "data.zip", ""])
+def test_other_protocols_are_refused_and_the_next_address_is_tried(server, original, downloads, archive_of, url):
+    with pytest.raises(
+        ConnectionError, match=rf"{re.escape(url)}: addresses must begin with http://, https:// or gdrive:"
+    ):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    good = server.serve("data.zip", original.read_bytes())
+    assert fetch(archive_of(original, [url, good]), downloads, progress=False).read_bytes() == original.read_bytes()

@@ -13,7 +13,7 @@ import numpy as np
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # from a checkout; an installed metabridge comes first
 
-from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader
+from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader, WeightedClassSplitter
 from metabridge.configs import ModelConfig
 from metabridge.episodes.batches import arrays_digest
 from metabridge.episodes.metadatasets import MetaDataset
@@ -54,6 +54,12 @@ def combination(
     return CombinationMetaDataset(source(), ways, dataset_transform=splitter, **arguments)
 
 
+def weighted(**arguments: Any) -> MetaDataset:
+    """A meta-dataset over `source()` whose classes differ in how many examples they have in an episode."""
+    splitter = WeightedClassSplitter(train_weights=0.1, test_weights=0.4, **arguments)
+    return CombinationMetaDataset(source(), 5, dataset_transform=splitter)
+
+
 def toy(problem: type[ToyMetaDataset], samples: int = 20, family: int = 0, **arguments: Any) -> MetaDataset:
     """A toy problem with 10 support points."""
     splitter = ClassSplitter(num_train_per_class=10, num_test_per_class=samples - 10)
@@ -84,6 +90,8 @@ def datasets() -> dict[str, MetaDataset]:
         "meta-val": combination(meta_split="val"),
         "meta-test": combination(meta_split="test"),
         "whole tasks": CombinationMetaDataset(source().select(range(0, 30, 5)), 3),
+        "weighted": weighted(),
+        "weighted, equal in a task": weighted(force_equal_per_class=True),
         "sinusoid": toy(Sinusoid),
         "sinusoid with noise": toy(Sinusoid, 21, noise_std=0.3),
         "sinusoid, another family": toy(Sinusoid, family=5, num_tasks=100, noise_std=1.0),

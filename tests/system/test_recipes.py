@@ -11,7 +11,7 @@ from metabridge.backends import load_backend
 from metabridge.comparison.findings import NAMES
 from metabridge.configs import RunConfig
 from metabridge.datasets.benchmarks import store_path
-from metabridge.datasets.catalogue import BENCHMARKS
+from metabridge.datasets.catalogue import BENCHMARKS, TOYS
 from metabridge.episodes.metadatasets import META_SPLITS, CombinationMetaDataset
 from metabridge.episodes.splitters import ClassSplitter
 from metabridge.networks.parameters import initial_parameters
@@ -20,7 +20,6 @@ from metabridge.reports.figures import draw_episodes
 from metabridge.runs.manifests import make_manifest
 from metabridge.runs.recipes import RECIPES, WITHOUT_RECIPE, make_meta_datasets, make_run
 from metabridge.sources import ArraySource, write_store
-from metabridge.toy.catalogue import TOYS
 from metabridge.transforms import Categorical, Normalize
 
 STORED = sorted(RECIPES.keys() - TOYS.keys())
