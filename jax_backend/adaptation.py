@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_backend.modules import MetaModule, call_with_buffers
-from jax_backend.modules.module import aliases, given_names
+from jax_backend.modules.variables import aliases, given_names
 from jax_backend.optimisers import Optimiser, StepSize
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
 from metabridge.adaptation.names import Adapt, check_names, check_unknown, select_names
