@@ -10,7 +10,7 @@ from jax_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from jax_backend.apply import Apply, Model, as_model, buffers_of, run_model
 from jax_backend.descent import descend
 from jax_backend.modules import MetaModule
-from jax_backend.modules.module import aliases, given_names
+from jax_backend.modules.variables import aliases, given_names
 from jax_backend.optimisers import Optimiser, StepSize, sgd
 from jax_backend.trees import is_differentiable, named_leaves, split
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_policy

@@ -73,13 +73,12 @@ class _Residual(MetaModule):
             setattr(self, name, layer)
         self.shortcut = shortcut
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(batch, H, W, inputs)` to `(batch, H, W, outputs)`."""
         values = input
         for name in self.main_names:
-            layer, own = getattr(self, name), self.get_subdict(params, name)
-            values = layer(values, params=own) if isinstance(layer, MetaModule) else layer(values)
-        return values + self.shortcut(input, params=self.get_subdict(params, "shortcut"))
+            values = getattr(self, name)(values)
+        return values + self.shortcut(input)
 
 
 @dataclass(frozen=True)
@@ -121,16 +120,12 @@ class ResNet18(MetaModule):
             if isinstance(module, MetaConv2d):
                 module.weight = _he_normal(module.weight.shape, rngs)
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(batch, H, W, 3)` to `(batch, num_classes)`."""
-
-        def run(name: str, values: jax.Array) -> jax.Array:
-            return getattr(self, name)(values, params=self.get_subdict(params, name))
-
-        values = self.maxpool(nnx.relu(run("bn1", run("conv1", input))))
-        for name in ("layer1", "layer2", "layer3", "layer4"):
-            values = run(name, values)
-        return run("fc", values.mean((1, 2)))
+        values = self.maxpool(nnx.relu(self.bn1(self.conv1(input))))
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            values = stage(values)
+        return self.fc(values.mean((1, 2)))
 
 
 class _BasicBlock(MetaModule):
@@ -147,15 +142,11 @@ class _BasicBlock(MetaModule):
                 MetaConv2d(inputs, outputs, 1, stride=stride, bias=False, rngs=rngs), MetaBatchNorm2d(outputs)
             )
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(batch, H, W, inputs)` to `(batch, H / stride, W / stride, outputs)`, rounded up."""
-
-        def run(name: str, values: jax.Array) -> jax.Array:
-            return getattr(self, name)(values, params=self.get_subdict(params, name))
-
-        values = nnx.relu(run("bn1", run("conv1", input)))
-        values = run("bn2", run("conv2", values))
-        return nnx.relu(values + (run("downsample", input) if self.has_downsample else input))
+        values = nnx.relu(self.bn1(self.conv1(input)))
+        values = self.bn2(self.conv2(values))
+        return nnx.relu(values + (self.downsample(input) if self.has_downsample else input))
 
 
 def _stage(inputs: int, outputs: int, stride: int, rngs: nnx.Rngs) -> MetaSequential:

@@ -22,8 +22,7 @@ class MetaPReLU(MetaModule):
         init: initial value of the weights.
 
     Raises:
-        ValueError: in the call, for an input of other channels, or if `params` has a missing, unknown or mis-shaped
-            entry.
+        ValueError: in the call, for an input of other channels.
     """
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
@@ -32,9 +31,9 @@ class MetaPReLU(MetaModule):
         self.num_parameters = num_parameters
         self.weight = nnx.Param(jnp.full(num_parameters, init, float))
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(..., channels)` to the same shape."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         if self.num_parameters > 1 and (input.ndim < 2 or input.shape[-1] != self.num_parameters):
             raise ValueError(
                 f"`input` must be (batch, ..., {self.num_parameters} channels), got shape {input.shape}; "

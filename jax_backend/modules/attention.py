@@ -35,7 +35,7 @@ class MetaMultiheadAttention(MetaModule):
 
     Raises:
         ValueError: if `num_heads` does not divide `embed_dim`; in the call, for inputs or masks of shapes that do not
-            fit together, `is_causal` without `attn_mask`, or if `params` has a missing, unknown or mis-shaped entry.
+            fit together, `is_causal` without `attn_mask`.
     """
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
@@ -86,7 +86,6 @@ class MetaMultiheadAttention(MetaModule):
         attn_mask: jax.Array | None = None,
         average_attn_weights: bool = True,
         is_causal: bool = False,
-        params: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array | None]:
         """Attend to `value` by how well `key` fits `query`, each `(length, batch, features)`.
 
@@ -100,14 +99,13 @@ class MetaMultiheadAttention(MetaModule):
             attn_mask: `(T, S)` or `(batch · num_heads, T, S)`; `True` where not to attend, or floats to add.
             average_attn_weights: whether to average the returned weights over the heads.
             is_causal: says that `attn_mask` is causal. The mask is what counts; torch may not look at it then.
-            params: arrays in the place of the stored parameters.
 
         Returns:
             The output, like `query`, and the weights `(batch, T, S)` or `(batch, num_heads, T, S)`, or `None`.
         """
         if is_causal and attn_mask is None:
             raise ValueError("`is_causal` only describes `attn_mask`; give `attn_mask` too.")
-        own = self._own_parameters(params)
+        own = own_parameters(self)
         batched = query.ndim == 3
         self._check_inputs(query, key, value)
         query, key, value = (self._batch_first(each) for each in (query, key, value))
@@ -121,7 +119,7 @@ class MetaMultiheadAttention(MetaModule):
             scores = scores + jnp.pad(mask, ((0, 0), (0, 0), (0, 0), (0, added)))
         weights = jax.nn.softmax(scores) if need_weights else _softmax_or_zeros(scores)
         heads = (weights @ values).swapaxes(1, 2).reshape(query.shape)
-        output = self.out_proj(heads, params=self.get_subdict(params, "out_proj"))
+        output = self.out_proj(heads)
         if average_attn_weights:
             weights = weights.mean(1)
         if not batched:
@@ -129,12 +127,6 @@ class MetaMultiheadAttention(MetaModule):
         elif not self.batch_first:
             output = output.swapaxes(0, 1)
         return output, weights if need_weights else None
-
-    def _own_parameters(self, params: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:
-        if params is None:
-            return own_parameters(self, None)
-        self.get_subdict(params)  # checks the names of `out_proj` too
-        return own_parameters(self, {name: params[name] for name, _ in self.meta_named_parameters(recurse=False)})
 
     def _check_inputs(self, query: jax.Array, key: jax.Array, value: jax.Array) -> None:
         named = {"query": (query, self.embed_dim), "key": (key, self.kdim), "value": (value, self.vdim)}

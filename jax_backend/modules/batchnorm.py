@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_backend.modules.module import MetaModule, own_parameters
+from jax_backend.modules.placement import moves_statistics
 
 __all__ = ["MetaBatchNorm1d", "MetaBatchNorm2d", "MetaBatchNorm3d"]
 
@@ -32,7 +33,6 @@ class _NormBase(MetaModule):
         self.eps = eps
         self.momentum = momentum
         self.use_running_average = False
-        self.collects_statistics = False
         if affine:
             self.weight = nnx.Param(jnp.ones(num_features))
             if bias:
@@ -52,8 +52,8 @@ class _NormBase(MetaModule):
     def _normalises_by_running_statistics(self) -> bool:
         return self.track_running_stats and self.use_running_average
 
-    def _updates_running_statistics(self, params: Mapping[str, jax.Array] | None) -> bool:
-        return self.track_running_stats and (params is None or self.collects_statistics)
+    def _updates_running_statistics(self) -> bool:
+        return self.track_running_stats and moves_statistics()
 
     def _move_running_statistics(self, mean: jax.Array, unbiased: jax.Array, weight: jax.Array | float) -> None:
         """`weight` is that of the new values. No gradient flows through running statistics, as in torch."""
@@ -78,10 +78,10 @@ class _BatchNorm(_NormBase):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Normalise `(batch, *spatial, num_features)` per feature."""
         self._check_input(input)
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         if self._normalises_by_running_statistics():
             mean, variance = self.running_mean[...], self.running_var[...]
         else:
@@ -92,7 +92,7 @@ class _BatchNorm(_NormBase):
                     "use a larger batch, or model.eval()."
                 )
             mean, variance = _moments(input, tuple(range(input.ndim - 1)))
-            if self._updates_running_statistics(params):
+            if self._updates_running_statistics():
                 self._update(mean.reshape(-1), variance.reshape(-1), count)
         return _scaled(_standardised(input, mean, variance, self.eps), own)
 
@@ -121,8 +121,8 @@ class MetaBatchNorm2d(_BatchNorm):
     conventions, which differ from Flax's. `model.eval()` and `model.train()` switch the running statistics on and off.
 
     With `params`, in training mode, the running statistics are left alone: adapting to a task must not change
-    the meta-model. Set the attribute `collects_statistics` to have them updated there too. For statistics of the
-    current batch at all times pass `track_running_stats=False`.
+    the meta-model. To follow them as values use `call_with_buffers`; for statistics of the current batch at all times
+    pass `track_running_stats=False`.
 
     Args:
         num_features: channels of the input.
@@ -133,8 +133,7 @@ class MetaBatchNorm2d(_BatchNorm):
         bias: whether to shift, if `affine`.
 
     Raises:
-        ValueError: in the call, for an input of another number of features or with one value per feature, or if
-            `params` has a missing, unknown or mis-shaped entry.
+        ValueError: in the call, for an input of another number of features or with one value per feature.
     """
 
     layouts = ("batch, H, W",)

@@ -1,17 +1,16 @@
 """`call_with_buffers`: running statistics as values that go in and come out, instead of being changed in place."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import jax
-from flax import nnx
 
-from jax_backend.modules.module import MetaModule, assign, buffer_values, given_names
+from jax_backend.modules.module import MetaModule
+from jax_backend.modules.placement import Statistics, placed
+from jax_backend.modules.variables import buffer_values
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.adaptation.names import check_shape
 
-__all__ = ["call_with_buffers", "choose_statistics"]
+__all__ = ["call_with_buffers"]
 
 
 def call_with_buffers(
@@ -41,49 +40,14 @@ def call_with_buffers(
         The outputs, and name → array of the buffers after the call, without gradients.
 
     Raises:
-        ValueError: for another policy, or if `params` or `buffers` has a missing, unknown or mis-shaped entry.
+        ValueError: for another policy, or `buffers` that do not fit the model as `params` must, see `MetaModule`.
     """
     if batch_norm is not None:
         check_policy(batch_norm, ("batch", "frozen"))
     own = dict(model.meta_named_buffers())
     given = own if buffers is None else dict(buffers)
-    names = given_names(model, given, nnx.BatchStat, "buffers")
-    for name, value in buffer_values(model).items():
-        if name in given:
-            check_shape(name, given[name].shape, value.shape, type(model).__name__, "buffers")
-    copy = nnx.clone(model)
-    assign(copy, given)
-    choose_statistics(copy, batch_norm)
-    with unmoved_statistics(copy, batch_norm == "frozen"):
-        outputs = copy(*inputs, params=params, **options)
-    if batch_norm == "frozen":
-        return outputs, given
-    after = {name: jax.lax.stop_gradient(value) for name, value in buffer_values(copy).items()}
-    return outputs, {name: after[name] for name in names.values()}
-
-
-@contextmanager
-def unmoved_statistics(model: nnx.Module, frozen: bool) -> Iterator[None]:
-    """Raise `ValueError` if a call under the policy `"frozen"` has moved running statistics all the same."""
-    before = buffer_values(model) if frozen else {}
-    yield
-    after = buffer_values(model) if frozen else {}
-    moved = [name for name, value in before.items() if after[name] is not value]
-    if moved:
-        raise ValueError(
-            f'`batch_norm` is "frozen" but the call has moved {moved[0]!r}: the module itself tells its batch '
-            "normalisation to use the batch; leave `use_running_average` out of its call."
-        )
-
-
-def choose_statistics(model: nnx.Module, batch_norm: BatchNormPolicy | None) -> None:
-    """Make the normalisation layers of a copied model follow a policy, with `params` or without; `None`: their own."""
-    for _, module in nnx.iter_modules(model):
-        if hasattr(module, "collects_statistics"):
-            module.collects_statistics = True
-        if hasattr(module, "meta_is_copy"):
-            module.meta_is_copy = True
-        if hasattr(module, "use_running_average") and batch_norm == "frozen":
-            module.use_running_average = True
-        if hasattr(module, "meta_frozen") and batch_norm == "batch":
-            module.meta_frozen = False
+    statistics = Statistics(observing=True, follows_model=batch_norm is None)
+    with placed(model, None, given, statistics, frozen=batch_norm == "frozen"):
+        outputs = model(*inputs, params=params, **options)
+        after = {name: jax.lax.stop_gradient(value) for name, value in buffer_values(model).items()}
+    return outputs, given if batch_norm == "frozen" else {name: after[name] for name in given}

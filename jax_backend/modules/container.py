@@ -3,9 +3,6 @@
 from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from typing import Any, NoReturn, Self, overload
 
-import jax
-from flax import nnx
-
 from jax_backend.modules.module import MetaModule
 
 __all__ = ["MetaModuleDict", "MetaModuleList", "MetaSequential"]
@@ -39,8 +36,7 @@ class _Container(MetaModule):
 
     def _refuse_call(self) -> NoReturn:
         raise NotImplementedError(
-            f"{type(self).__name__} only holds layers and cannot be called; call them one by one, each with "
-            "`params=self.get_subdict(params, name)`, or use MetaSequential."
+            f"{type(self).__name__} only holds layers and cannot be called; call them one by one or use MetaSequential."
         )
 
 
@@ -59,15 +55,14 @@ class _Ordered(_Container):
 class MetaSequential(_Ordered):
     """Calls its layers in order; the mirror of `torch_backend.modules.MetaSequential`.
 
-    `params` holds the parameters of the MetaModules among the children, named `<child>.<parameter>`, for example
-    `"0.weight"`. Other layers may be any callables. It has a length, and indices, slices and iteration over layers.
+    `params` holds the parameters of the MetaModules inside, named `<child>.<parameter>`, for example `"0.weight"`.
+    Other layers may be any callables. It has a length, and indices, slices and iteration over layers.
 
     Args:
         args: layers, named `"0"`, `"1"`, …; or one mapping name → layer.
 
     Raises:
-        ValueError: for a name that no layer can have; in the call, if `params` has a missing, unknown or mis-shaped
-            entry, or one of a MetaModule inside a child that is no MetaModule and so cannot pass it on.
+        ValueError: for a name that no layer can have.
     """
 
     def __init__(self, *args: Layer | Mapping[str, Layer]) -> None:
@@ -86,29 +81,17 @@ class MetaSequential(_Ordered):
             return MetaSequential({name: getattr(self, name) for name in self.child_names[index]})
         return getattr(self, self._name_at(index))
 
-    def __call__(self, input: Any, params: Mapping[str, jax.Array] | None = None) -> Any:
+    def __call__(self, input: Any) -> Any:
         """Pass `input` through every child in order."""
-        for name, layer in self._layers().items():
-            own = self.get_subdict(params, name)
-            if isinstance(layer, MetaModule):
-                input = layer(input, params=own)
-            elif not own:  # of an ordinary module a copy, whose running statistics or random state may move
-                input = (
-                    nnx.clone(layer)(input) if params is not None and isinstance(layer, nnx.Module) else layer(input)
-                )
-            else:
-                raise ValueError(
-                    f"MetaSequential cannot hand `params` to its child {name!r}: it contains MetaModules, but "
-                    f"{type(layer).__name__} is no MetaModule; use MetaSequential or a MetaModule of your own."
-                )
+        for layer in self._layers().values():
+            input = layer(input)
         return input
 
 
 class MetaModuleList(_Ordered):
     """A list of layers, as `torch.nn.ModuleList`; their parameters are named `"0.weight"`, ….
 
-    It has a length, and indices, slices (a new list of the same layers) and iteration. It cannot be called: a
-    MetaModule that holds it calls its layers, each with `self.get_subdict(params, "<attribute>.<position>")`.
+    It has a length, and indices, slices (a new list of the same layers) and iteration. It cannot be called.
 
     Args:
         modules: layers, which may be any callables.
@@ -117,6 +100,8 @@ class MetaModuleList(_Ordered):
         IndexError: for a position that is not there.
         NotImplementedError: in the call.
     """
+
+    _takes_params_itself = True
 
     def __init__(self, modules: Iterable[Layer] | None = None) -> None:
         super().__init__({})
@@ -153,8 +138,7 @@ class MetaModuleList(_Ordered):
 class MetaModuleDict(_Container):
     """A dictionary of layers, as `torch.nn.ModuleDict`; their parameters are named `"<key>.weight"`, ….
 
-    It has a length, keys and iteration over them. It cannot be called: a MetaModule that holds it calls its layers,
-    each with `self.get_subdict(params, "<attribute>.<key>")`.
+    It has a length, keys and iteration over them. It cannot be called.
 
     Args:
         modules: name → layer, which may be any callable.
@@ -164,6 +148,8 @@ class MetaModuleDict(_Container):
         ValueError: for a name that no layer can have: an empty one, one with a dot or that of a method.
         NotImplementedError: in the call.
     """
+
+    _takes_params_itself = True
 
     def __init__(self, modules: Mapping[str, Layer] | Iterable[tuple[str, Layer]] | None = None) -> None:
         super().__init__(dict(modules or {}))

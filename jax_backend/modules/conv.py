@@ -60,9 +60,9 @@ class _ConvNd(MetaModule):
         if bias:
             self.bias = uniform_parameter(rngs, (out_channels,), fan_in)
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(batch, *spatial, in_channels)` to `(batch, *spatial', out_channels)`."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         _check_input(input, self.dims, own["weight"].shape[-2] * self.groups)
         output = conv(self._pad(input), own["weight"], self.stride, self.dilation, self.groups)
         return output + own["bias"] if "bias" in own else output
@@ -110,8 +110,7 @@ class MetaConv2d(_ConvNd):
 
     Raises:
         ValueError: for channels that `groups` does not divide or an unknown padding; in the call, for an input of
-            other channels, smaller than the kernel or too small for its padding, or if `params` has a missing,
-            unknown or mis-shaped entry.
+            other channels, smaller than the kernel or too small for its padding.
     """
 
     dims = 2
@@ -173,14 +172,13 @@ class _ConvTransposeNd(MetaModule):
         self,
         input: jax.Array,
         output_size: Sequence[int] | None = None,
-        params: Mapping[str, jax.Array] | None = None,
     ) -> jax.Array:
         """Map `(batch, *spatial, in_channels)` to `(batch, *spatial', out_channels)`.
 
         `output_size` chooses `spatial'` among the sizes that a convolution of this stride maps to `spatial`, in the
         place of `output_padding`.
         """
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         weight = own["weight"]
         _check_input(input, self.dims, weight.shape[-2])
         size = self._output_size(input.shape, weight.shape[: self.dims], output_size)
@@ -251,7 +249,7 @@ class MetaConvTranspose2d(_ConvTransposeNd):
 
     Raises:
         ValueError: for channels that `groups` does not divide or an impossible padding; in the call, for an input
-            of other channels, an impossible `output_size`, or if `params` has a missing, unknown or mis-shaped entry.
+            of other channels, an impossible `output_size`.
     """
 
     dims = 2

@@ -66,7 +66,7 @@ class MetaEmbedding(_Embedding):
 
     Raises:
         ValueError: for a `padding_idx` out of range; in the call, for indices out of range or that are no integers,
-            or if `params` has a missing, unknown or mis-shaped entry.
+           .
     """
 
     def __init__(
@@ -74,9 +74,9 @@ class MetaEmbedding(_Embedding):
     ) -> None:
         super().__init__(num_embeddings, embedding_dim, padding_idx, rngs)
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Map indices `(...)` to `(..., embedding_dim)`."""
-        return self._rows(own_parameters(self, params)["weight"], self._index(input))
+        return self._rows(own_parameters(self)["weight"], self._index(input))
 
 
 class MetaEmbeddingBag(_Embedding):
@@ -99,7 +99,7 @@ class MetaEmbeddingBag(_Embedding):
     Raises:
         ValueError: for an unknown mode or a `padding_idx` out of range; in the call, for indices out of range or
             that are no integers, missing, needless or impossible offsets, weights of another shape or mode,
-            or if `params` has a missing, unknown or mis-shaped entry.
+           .
     """
 
     def __init__(
@@ -123,13 +123,12 @@ class MetaEmbeddingBag(_Embedding):
         input: jax.Array,
         offsets: jax.Array | None = None,
         per_sample_weights: jax.Array | None = None,
-        params: Mapping[str, jax.Array] | None = None,
     ) -> jax.Array:
         """Map indices `(bags, length)`, or `(total,)` with `offsets` `(bags,)`, to `(bags, embedding_dim)`.
 
         `per_sample_weights`, of the shape of `input`, multiply the rows before they are summed.
         """
-        weight = own_parameters(self, params)["weight"]
+        weight = own_parameters(self)["weight"]
         self._check_sample_weights(input, per_sample_weights)
         bag, bags, possible = self._bags(input, offsets)
         index = self._index(input).reshape(-1)

@@ -24,8 +24,7 @@ class MetaLinear(MetaModule):
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: in the call, for an input of other features, or if `params` has a missing, unknown or
-            mis-shaped entry.
+        ValueError: in the call, for an input of other features.
     """
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {"weight": (1, 0)}
@@ -35,9 +34,9 @@ class MetaLinear(MetaModule):
         if bias:
             self.bias = uniform_parameter(rngs, (out_features,), in_features)
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Map `(..., in_features)` to `(..., out_features)`."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         _check_features("input", input, len(own["weight"]))
         output = input @ own["weight"]
         return output + own["bias"] if "bias" in own else output
@@ -58,7 +57,7 @@ class MetaBilinear(MetaModule):
 
     Raises:
         ValueError: for `in1_features` below 1; in the call, for inputs of other features or with different leading
-            axes, or if `params` has a missing, unknown or mis-shaped entry.
+            axes.
     """
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
@@ -72,11 +71,9 @@ class MetaBilinear(MetaModule):
         if bias:
             self.bias = uniform_parameter(rngs, (out_features,), in1_features)
 
-    def __call__(
-        self, input1: jax.Array, input2: jax.Array, params: Mapping[str, jax.Array] | None = None
-    ) -> jax.Array:
+    def __call__(self, input1: jax.Array, input2: jax.Array) -> jax.Array:
         """Map `(..., in1_features)` and `(..., in2_features)` to `(..., out_features)`."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         _check_features("input1", input1, own["weight"].shape[1])
         _check_features("input2", input2, own["weight"].shape[2])
         if input1.shape[:-1] != input2.shape[:-1]:

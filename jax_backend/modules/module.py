@@ -1,41 +1,63 @@
 """`MetaModule`: a Flax NNX module whose forward pass takes its parameters from outside."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 from flax import nnx
 
-from metabridge.adaptation.names import check_entries, check_names, check_unknown
+from jax_backend.modules.placement import taking_params
+from jax_backend.modules.variables import given_names, meta_variables, once, owns_all, submodule, walk
 
 __all__ = ["MetaModule", "own_parameters", "uniform_parameter"]
 
 
 class MetaModule(nnx.Module):
-    """A module with `__call__(..., params=None)`, the mirror of `torch_backend.modules.MetaModule`.
+    """A module whose call takes one more argument, `params=None`; the mirror of `torch_backend.modules.MetaModule`.
 
     With `params=None` it is an ordinary NNX module. With `params`, a mapping from the names of
-    `meta_named_parameters()` to arrays, those arrays take the place of the stored parameters, and the call is a
-    pure function of `params` and its inputs. Every parameter must be there and no other name (contract C10).
+    `meta_named_parameters()` to arrays, those arrays take the place of the stored parameters in the whole tree of
+    modules, and the call is a pure function of `params` and its inputs: it changes no variable, neither running
+    statistics nor the state of random numbers, so that dropout draws the same mask at every call unless you reseed
+    the module in between.
 
-    Names are those of PyTorch; axes are in the order JAX likes (see `jax_backend.weights`). A subclass hands each
-    child its part:
+    Names are those of PyTorch; axes are in the order JAX likes (see `jax_backend.weights`). A subclass is written as
+    any module; children need not be MetaModules themselves, and are called without `params`:
 
         class Model(MetaModule):
             def __init__(self, rngs):
-                self.features = MetaSequential(MetaLinear(1, 40, rngs=rngs), nnx.relu)
+                self.features = nnx.Sequential(MetaLinear(1, 40, rngs=rngs), nnx.relu)
                 self.head = MetaLinear(40, 1, rngs=rngs)
 
-            def __call__(self, inputs, params=None):
-                features = self.features(inputs, params=self.get_subdict(params, "features"))
-                return self.head(features, params=self.get_subdict(params, "head"))
+            def __call__(self, inputs):
+                return self.head(self.features(inputs))
 
-    `as_meta_module` makes one of a module that is already written.
+    A `__call__` with an argument `params` receives it, and may hand each child its part as in Torchmeta:
+    `self.head(features, params=self.get_subdict(params, "head"))`. A child that is given other arrays than those in
+    place computes with them. `as_meta_module` makes a MetaModule of a module that is already written.
+
+    Raises:
+        ValueError: in a call whose `params` lacks a name, has an unknown one, or holds an array of another shape
+            (contract C10): a partial mapping is an error, never a silent use of unadapted parameters. So is a call of a
+            MetaModule that the called module does not hold, which `params` cannot reach.
+
+    Note:
+        A call with `params` is not for two threads on one module at once.
     """
 
     _owns_all = False
     """Whether the parameters of ordinary modules inside are this module's own, to be given in `params`."""
+    _takes_params_itself = False
+    """Whether its call does with `params` what it likes, so that they are not put in place before it."""
+    _meta_frozen = False
+    """Whether normalisation with `params` uses the running statistics in training mode too."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        forward = next((vars(base)["__call__"] for base in cls.__mro__ if "__call__" in vars(base)), None)
+        if not (forward is None or hasattr(forward, "takes_params") or cls._takes_params_itself):
+            cls.__call__ = taking_params(forward)  # type: ignore[method-assign]
 
     def meta_named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, jax.Array]]:
         """Names and values owned by this MetaModule and the MetaModules below it, each variable once.
@@ -50,8 +72,8 @@ class MetaModule(nnx.Module):
 
     def meta_named_buffers(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, jax.Array]]:
         """Names and values of all running statistics (`nnx.BatchStat`); `call_with_buffers` takes and returns them."""
-        variables = _variables(self, prefix, recurse)
-        own = _once((name, each) for name, each, _ in variables if isinstance(each, nnx.BatchStat))
+        found = walk(self, prefix, recurse)
+        own = once((name, each) for name, each, _ in found if isinstance(each, nnx.BatchStat))
         return ((name, variable.get_value()) for name, variable in own)
 
     def get_subdict(
@@ -72,129 +94,20 @@ class MetaModule(nnx.Module):
         """
         if params is None:
             return None
-        child = _submodule(self, key or "")
+        child = submodule(self, key or "")
         if child is None:
             children = ", ".join(name for name, value in vars(self).items() if callable(value))
             raise ValueError(f"{type(self).__name__} has no submodule {key!r}; it has {children or 'none'}.")
         parts = (key or "").split(".")
-        whole = any(_owns_all(_submodule(self, ".".join(parts[:depth]))) for depth in range(len(parts)))
+        whole = any(owns_all(submodule(self, ".".join(parts[:depth]))) for depth in range(len(parts)))
         inside = meta_variables(child, whole=whole) if isinstance(child, nnx.Module) else ()
         names = given_names(self, params)
         return {name: params[names[id(variable)]] for name, variable in inside}
 
 
-def given_names(module: MetaModule, params: Mapping[str, Any], kind: Any = nnx.Param, argument: str = "params") -> Any:
-    """Variable → its name in `params`, which must name every variable of this kind once and nothing else.
-
-    A shared variable has several names. Any of them will do, since Flax sorts the attributes of a copy, which makes
-    another name the first one.
-    """
-    names = aliases(module, kind)
-    owner = type(module).__name__
-    check_unknown(params, [name for aliases in names.values() for name in aliases], owner, argument)
-    chosen = {identity: [name for name in aliases if name in params] for identity, aliases in names.items()}
-    twice = [given for given in chosen.values() if len(given) > 1]
-    if twice:
-        raise ValueError(
-            f"`{argument}` of {owner} holds {' and '.join(map(repr, twice[0]))}, which are one; give it once."
-        )
-    # For each variable the name it was given, or the first one, which is then found missing.
-    check_names(params, [(given or names[identity])[0] for identity, given in chosen.items()], owner, argument)
-    return {identity: given[0] for identity, given in chosen.items()}
-
-
-def aliases(module: nnx.Module, kind: Any = nnx.Param) -> dict[int, list[str]]:
-    """All names of every variable of this kind (of parameters: those that a MetaModule owns)."""
-    names: dict[int, list[str]] = {}
-    for name, variable, is_meta in all_variables(module):
-        if isinstance(variable, kind) and (is_meta or kind is not nnx.Param):
-            names.setdefault(id(variable), []).append(name)
-    return names
-
-
-def _submodule(module: Any, key: str) -> Any:
-    """The module, or plain function such as `nnx.relu`, at the dotted path `key`, which may be empty; else `None`."""
-    if not key:
-        return module
-    first, _, rest = key.partition(".")
-    child = dict(_entries(module)).get(first)
-    if rest:
-        return _submodule(child, rest) if isinstance(child, (nnx.Module, *_CONTAINERS)) else None
-    return child if callable(child) or isinstance(child, nnx.Module) else None
-
-
-def meta_variables(
-    module: nnx.Module, prefix: str = "", recurse: bool = True, whole: bool = False
-) -> Iterator[tuple[str, nnx.Param]]:
-    """Parameters of the MetaModules in `module` (`whole`: of everything in it), each once, by its first name."""
-    variables = _variables(module, prefix, recurse, whole or _owns_all(module))
-    return _once((name, each) for name, each, is_meta in variables if is_meta and isinstance(each, nnx.Param))
-
-
-def _owns_all(module: object) -> bool:
-    return isinstance(module, MetaModule) and module._owns_all
-
-
-def buffer_values(module: nnx.Module) -> dict[str, jax.Array]:
-    """Running statistics anywhere in `module` by all their names; a shared one has several."""
-    variables = all_variables(module)
-    return {name: each.get_value() for name, each, _ in variables if isinstance(each, nnx.BatchStat)}
-
-
-def all_variables(module: nnx.Module) -> Iterator[tuple[str, nnx.Variable, bool]]:
-    """(name, variable, whether a MetaModule owns it) of everything in a module, a shared one by all its names."""
-    return _variables(module, "", True, _owns_all(module))
-
-
-def assign(module: nnx.Module, values: Mapping[str, jax.Array]) -> None:
-    """Put values into the variables of these names."""
-    for name, variable, _ in all_variables(module):
-        if name in values:
-            variable.set_value(values[name])
-
-
-def _once(variables: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-    seen: set[int] = set()
-    for name, variable in variables:
-        if id(variable) not in seen:
-            seen.add(id(variable))
-            yield name, variable
-
-
-_CONTAINERS = (list, tuple, dict)
-
-
-def _variables(
-    module: Any, prefix: str, recurse: bool, whole: bool = False
-) -> Iterator[tuple[str, nnx.Variable, bool]]:
-    """(name, variable, whether a MetaModule owns it), also in lists and dictionaries (`nnx.data`).
-
-    The order is that of assignment, in a copy that of the names.
-    """
-    is_meta = whole or isinstance(module, MetaModule)
-    for key, value in _entries(module):
-        name = f"{prefix}.{key}" if prefix else key
-        if isinstance(value, nnx.Variable):
-            yield name, value, is_meta
-        elif recurse and isinstance(value, (nnx.Module, *_CONTAINERS)):
-            yield from _variables(value, name, recurse, whole or _owns_all(value))
-
-
-def _entries(module: Any) -> list[tuple[str, Any]]:
-    """What is in a module or in a list or dictionary that it keeps, by name."""
-    if isinstance(module, (list, tuple)):
-        return [(str(position), value) for position, value in enumerate(module)]
-    entries = module if isinstance(module, dict) else vars(module)
-    return [(str(key), value) for key, value in entries.items()]
-
-
-def own_parameters(layer: MetaModule, params: Mapping[str, jax.Array] | None) -> dict[str, jax.Array]:
-    """The parameters a layer computes with: its own, or `params` after a check of names and shapes."""
-    own = dict(layer.meta_named_parameters(recurse=False))
-    if params is None:
-        return own
-    check_entries(params, {name: value.shape for name, value in own.items()}, type(layer).__name__)
-    return dict(params)
+def own_parameters(layer: MetaModule) -> dict[str, jax.Array]:
+    """Name → array of a layer's own parameters, without those of its children."""
+    return dict(layer.meta_named_parameters(recurse=False))
 
 
 def uniform_parameter(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:

@@ -34,8 +34,7 @@ class MetaLayerNorm(MetaModule):
         bias: whether to shift, if `elementwise_affine`.
 
     Raises:
-        ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`, or if
-            `params` has a missing, unknown or mis-shaped entry.
+        ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`.
     """
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
@@ -54,9 +53,9 @@ class MetaLayerNorm(MetaModule):
             if bias:
                 self.bias = nnx.Param(jnp.zeros(self.normalized_shape))
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Normalise `(..., *normalized_shape)` over its trailing axes."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         mean, variance = _moments(input, _trailing_axes(input, self.normalized_shape))
         return _scaled(_standardised(input, mean, variance, self.eps), own)
 
@@ -73,8 +72,7 @@ class MetaRMSNorm(MetaModule):
         elementwise_affine: whether to scale.
 
     Raises:
-        ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`, or if
-            `params` has a missing, unknown or mis-shaped entry.
+        ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`.
     """
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
@@ -87,9 +85,9 @@ class MetaRMSNorm(MetaModule):
         if elementwise_affine:
             self.weight = nnx.Param(jnp.ones(self.normalized_shape))
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Normalise `(..., *normalized_shape)` over its trailing axes."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         wide = _widened(input)
         eps = float(jnp.finfo(wide.dtype).eps) if self.eps is None else self.eps
         square = (wide**2).mean(_trailing_axes(input, self.normalized_shape), keepdims=True)
@@ -111,7 +109,7 @@ class MetaGroupNorm(MetaModule):
 
     Raises:
         ValueError: if `num_groups` does not divide `num_channels`; in the call, for an input of other channels or
-            with one value in all, or if `params` has a missing, unknown or mis-shaped entry.
+            with one value in all.
     """
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
@@ -129,9 +127,9 @@ class MetaGroupNorm(MetaModule):
             if bias:
                 self.bias = nnx.Param(jnp.zeros(num_channels))
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Normalise `(batch, *spatial, num_channels)` per example and group."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         if input.ndim < 2 or input.shape[-1] != self.num_channels:
             raise ValueError(
                 f"`input` must be (batch, *spatial, {self.num_channels} channels), got shape {input.shape}; "
@@ -162,10 +160,10 @@ class _InstanceNorm(_NormBase):
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
-    def __call__(self, input: jax.Array, params: Mapping[str, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, input: jax.Array) -> jax.Array:
         """Normalise `(batch, *spatial, num_features)`, or one example without the first axis, per feature."""
         self._check_input(input)
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         if self._normalises_by_running_statistics():
             mean, variance = self.running_mean[...], self.running_var[...]
         else:
@@ -177,7 +175,7 @@ class _InstanceNorm(_NormBase):
                     "use larger images, or running statistics and model.eval()."
                 )
             mean, variance = _moments(input, axes)
-            if self._updates_running_statistics(params):
+            if self._updates_running_statistics():
                 self._update(mean, variance * (count / (count - 1)))
         return _scaled(_standardised(input, mean, variance, self.eps), own)
 
@@ -203,7 +201,7 @@ class MetaInstanceNorm2d(_InstanceNorm):
     It is `torch.nn.InstanceNorm2d` (Ulyanov et al. 2016). `params` holds `weight` and `bias`, both
     `(num_features,)`, if the layer has them. With `track_running_stats` the running statistics are averages over
     the examples, with the unbiased variance, and `model.eval()` and `model.train()` switch them on and off. With
-    `params`, in training mode, they are left alone unless the attribute `collects_statistics` is set.
+    `params`, in training mode, they are left alone.
 
     Args:
         num_features: channels of the input.
@@ -215,7 +213,7 @@ class MetaInstanceNorm2d(_InstanceNorm):
 
     Raises:
         ValueError: in the call, for an input of another number of features or with one value per example and
-            feature, or if `params` has a missing, unknown or mis-shaped entry.
+            feature.
     """
 
     layouts = ("H, W", "batch, H, W")

@@ -44,11 +44,9 @@ class _Cell(MetaModule):
             raise ValueError(f"`hx` must have shape {shape} for this input, got {state.shape}.")
         return state
 
-    def _maps(
-        self, input: jax.Array, state: jax.Array, params: Mapping[str, jax.Array] | None
-    ) -> tuple[jax.Array, jax.Array]:
+    def _maps(self, input: jax.Array, state: jax.Array) -> tuple[jax.Array, jax.Array]:
         """What the gates take from the input and what they take from the state, each `(..., gates · hidden_size)`."""
-        own = own_parameters(self, params)
+        own = own_parameters(self)
         from_input, from_state = input @ own["weight_ih"].T, state @ own["weight_hh"].T
         if "bias_ih" in own:
             return from_input + own["bias_ih"], from_state + own["bias_hh"]
@@ -69,8 +67,7 @@ class MetaRNNCell(_Cell):
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: for an unknown nonlinearity; in the call, for an input or a state of another shape, or if `params`
-            has a missing, unknown or mis-shaped entry.
+        ValueError: for an unknown nonlinearity; in the call, for an input or a state of another shape.
     """
 
     gates = 1
@@ -83,11 +80,9 @@ class MetaRNNCell(_Cell):
         super().__init__(input_size, hidden_size, bias, rngs=rngs)
         self.nonlinearity = nonlinearity
 
-    def __call__(
-        self, input: jax.Array, hx: jax.Array | None = None, params: Mapping[str, jax.Array] | None = None
-    ) -> jax.Array:
+    def __call__(self, input: jax.Array, hx: jax.Array | None = None) -> jax.Array:
         """Map `(batch, input_size)` and the state `(batch, hidden_size)` to the next state; both may lack the batch."""
-        from_input, from_state = self._maps(input, self._state(input, hx), params)
+        from_input, from_state = self._maps(input, self._state(input, hx))
         return _NONLINEARITIES[self.nonlinearity](from_input + from_state)
 
 
@@ -104,8 +99,7 @@ class MetaLSTMCell(_Cell):
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: in the call, for an input or a state of another shape, or if `params` has a missing, unknown or
-            mis-shaped entry.
+        ValueError: in the call, for an input or a state of another shape.
     """
 
     gates = 4
@@ -114,11 +108,10 @@ class MetaLSTMCell(_Cell):
         self,
         input: jax.Array,
         hx: tuple[jax.Array, jax.Array] | None = None,
-        params: Mapping[str, jax.Array] | None = None,
     ) -> tuple[jax.Array, jax.Array]:
         """Map `(batch, input_size)` and the state `(h, c)` to the next `(h, c)`; all may lack the batch axis."""
         hidden, memory = (self._state(input, each) for each in hx or (None, None))
-        into, forget, cell, out = jnp.split(sum(self._maps(input, hidden, params)), 4, axis=-1)
+        into, forget, cell, out = jnp.split(sum(self._maps(input, hidden)), 4, axis=-1)
         memory = jax.nn.sigmoid(forget) * memory + jax.nn.sigmoid(into) * jnp.tanh(cell)
         return jax.nn.sigmoid(out) * jnp.tanh(memory), memory
 
@@ -137,18 +130,15 @@ class MetaGRUCell(_Cell):
         rngs: where the initial parameters come from.
 
     Raises:
-        ValueError: in the call, for an input or a state of another shape, or if `params` has a missing, unknown or
-            mis-shaped entry.
+        ValueError: in the call, for an input or a state of another shape.
     """
 
     gates = 3
 
-    def __call__(
-        self, input: jax.Array, hx: jax.Array | None = None, params: Mapping[str, jax.Array] | None = None
-    ) -> jax.Array:
+    def __call__(self, input: jax.Array, hx: jax.Array | None = None) -> jax.Array:
         """Map `(batch, input_size)` and the state `(batch, hidden_size)` to the next state; both may lack the batch."""
         state = self._state(input, hx)
-        from_input, from_state = (jnp.split(each, 3, axis=-1) for each in self._maps(input, state, params))
+        from_input, from_state = (jnp.split(each, 3, axis=-1) for each in self._maps(input, state))
         reset, update = (jax.nn.sigmoid(from_input[gate] + from_state[gate]) for gate in (0, 1))
         new = jnp.tanh(from_input[2] + reset * from_state[2])
         return new + update * (state - new)

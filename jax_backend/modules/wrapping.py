@@ -2,16 +2,12 @@
 
 import functools
 import inspect
-from collections.abc import Mapping
 from typing import Any
 
-import jax
 from flax import nnx
 
-from jax_backend.modules.buffers import choose_statistics, unmoved_statistics
-from jax_backend.modules.module import MetaModule, all_variables, assign, given_names
+from jax_backend.modules.module import MetaModule
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
-from metabridge.adaptation.names import check_shape
 
 __all__ = ["as_meta_module"]
 
@@ -25,9 +21,8 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
 
     `params` holds all `nnx.Param`s, by their dotted paths; a tied parameter has one name. To adapt only some, name
     them in `gradient_update_parameters(…, adapt="head.*")`; to call with only some, complete them first with
-    `complete_parameters`. A call with `params` works on a copy of the module and so changes nothing: neither running
-    statistics nor the state of random numbers: dropout draws the same mask at every call, unless you reseed the module
-    in between. `train()` and `eval()` of the result reach what is inside, not the top-level flags of `module`.
+    `complete_parameters`. `train()` and `eval()` of the result reach what is inside, not the top-level flags of
+    `module`.
 
         >>> model = as_meta_module(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
         >>> params = dict(model.meta_named_parameters())
@@ -50,7 +45,7 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
     _check_possible(module)
     meta = _meta_class(type(module)).__new__(_meta_class(type(module)))
     vars(meta).update(vars(module))
-    meta.meta_frozen = batch_norm == "frozen"
+    meta._meta_frozen = batch_norm == "frozen"
     return meta
 
 
@@ -71,24 +66,6 @@ def _check_possible(module: nnx.Module) -> None:
 class _AnyMetaModule(MetaModule):
     _meta_base: type[nnx.Module]
     _owns_all = True
-    meta_frozen = False
-    meta_is_copy = False
-
-    def __call__(self, *inputs: Any, params: Mapping[str, jax.Array] | None = None, **options: Any) -> Any:
-        """The module's own call, with `params` (name → array, all of them) in place of what it stores."""
-        if params is None:
-            return super().__call__(*inputs, **options)
-        given_names(self, params)
-        for name, variable, _ in all_variables(self):
-            if name in params:
-                check_shape(name, params[name].shape, variable.get_value().shape, type(self).__name__)
-        # Within `call_with_buffers` this is a copy already, and its running statistics are looked at afterwards.
-        module = self if self.meta_is_copy else nnx.clone(self)
-        if self.meta_frozen:
-            choose_statistics(module, "frozen")
-        assign(module, params)
-        with unmoved_statistics(module, self.meta_frozen):
-            return super(_AnyMetaModule, module).__call__(*inputs, **options)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled and copied as the class it was made of, which can be imported by name."""

@@ -58,7 +58,7 @@ class MetaModule(nn.Module):
         super().__init_subclass__(**options)
         forward: Any = cls.forward
         if not (forward is nn.Module.forward or hasattr(forward, "takes_params") or cls._takes_params_itself):
-            cls.forward = taking_params(forward)  # type: ignore[method-assign]
+            cls.forward = taking_params(forward)
 
     def meta_named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters owned by this MetaModule and the MetaModules below it, each tensor once.

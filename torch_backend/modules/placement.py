@@ -1,8 +1,6 @@
 """`params` put in place: once, at the outermost call, for the whole tree of modules."""
 
 import functools
-import inspect
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from metabridge.adaptation.names import check_entries
+from metabridge.networks.calls import CALLS, Call, ParamsArgument
 from torch_backend.modules.exact import ExactDerivatives
 
 __all__ = ["placed", "taking_params"]
@@ -21,97 +20,31 @@ def taking_params(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     A `forward` that has an argument `params` of its own, as in Torchmeta's modules, receives it.
     """
-    signature = inspect.signature(forward)
-    passes_on = "params" in signature.parameters
-    if not passes_on:
-        signature = _with_params(signature)
-    position = _position_of_params(signature)
+    argument = ParamsArgument(forward)
 
     @functools.wraps(forward)
     def call(module: Any, *inputs: Any, **options: Any) -> Any:
-        params = options.get("params")
-        if position is not None and len(inputs) > position:
-            params = inputs[position]
-            inputs = inputs if passes_on else (*inputs[:position], *inputs[position + 1 :])
-        if not passes_on:
-            options.pop("params", None)
-        if params is None and not (_CALLS.stack or module._meta_lacks_derivatives):
+        params, inputs, options = argument.split(inputs, options)
+        if params is None and not (CALLS.stack or module._meta_lacks_derivatives):
             return forward(module, *inputs, **options)
         with _in_place(module, params):
             return forward(module, *inputs, **options)
 
-    call.__signature__ = signature  # type: ignore[attr-defined]
+    call.__signature__ = argument.signature  # type: ignore[attr-defined]
     call.takes_params = True  # type: ignore[attr-defined]
     return call
 
 
-def _with_params(signature: inspect.Signature) -> inspect.Signature:
-    """The signature with `params=None` behind its last positional argument, by name alone if there are any number."""
-    before = [each for each in signature.parameters.values() if each.kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD]
-    after = list(signature.parameters.values())[len(before) :]
-    if after and after[0].kind is inspect.Parameter.VAR_POSITIONAL:
-        before.append(after.pop(0))
-        kind = inspect.Parameter.KEYWORD_ONLY
-    else:
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    return signature.replace(parameters=[*before, inspect.Parameter("params", kind, default=None), *after])
-
-
-def _position_of_params(signature: inspect.Signature) -> int | None:
-    """How many arguments come before `params`, without `self`; `None` if it is given by name alone."""
-    if signature.parameters["params"].kind is inspect.Parameter.KEYWORD_ONLY:
-        return None
-    return list(signature.parameters).index("params") - 1
-
-
-class _Call:
-    """A call in progress of a module whose parameters or buffers are replaced.
-
-    Args:
-        module: the outermost module.
-        context: in which its operations are computed, if torch's own derivatives are not right for all of them.
-        with_params: whether parameters are replaced, and not buffers alone.
-    """
-
-    def __init__(self, module: nn.Module, context: ExactDerivatives | None, with_params: bool) -> None:
-        self.owner = type(module).__name__
-        self.context = context
-        self.with_params = with_params
-        self._members = {id(each) for each in module.modules()}
-
-    def holds(self, module: nn.Module) -> bool:
-        """Whether `module` is the outermost module or inside of it."""
-        return id(module) in self._members
-
-
-class _Calls(threading.local):
-    """The calls in progress in a thread, the innermost last."""
-
-    def __init__(self) -> None:
-        self.stack: list[_Call] = []
-
-
-_CALLS = _Calls()
-
-
-def _around(module: nn.Module) -> _Call | None:
-    """The innermost call in progress of a module that holds this one."""
-    for call in reversed(_CALLS.stack):
-        if call.holds(module):
-            return call
-    return None
-
-
 def _in_place(module: Any, params: Mapping[str, Tensor] | None) -> AbstractContextManager[Any]:
     """Where a module's own forward pass runs."""
-    around = _around(module)
+    around = CALLS.around(module)
     if params is not None and (around is None or not around.with_params or not _holds_already(module, params)):
         return placed(module, params)
     if around is not None:
         context = around.context
         follows = module._meta_frozen and context is not None and context.follows_model and not context.frozen
         return ExactDerivatives(frozen=True) if follows else nullcontext()
-    _check_reached(module)
+    CALLS.check_reached(module, (name for name, _ in module.meta_named_parameters()))
     helps = module._meta_lacks_derivatives and torch.is_grad_enabled()
     return ExactDerivatives(missing_only=True) if helps else nullcontext()
 
@@ -120,18 +53,6 @@ def _holds_already(module: Any, params: Mapping[str, Tensor]) -> bool:
     """Whether these very tensors are in place, put there by a call around this one."""
     own = dict(module.meta_named_parameters())
     return own.keys() == params.keys() and all(params[name] is value for name, value in own.items())
-
-
-def _check_reached(module: Any) -> None:
-    """A module that a model calls but does not hold would run with its stored parameters."""
-    owners = [call.owner for call in _CALLS.stack if call.with_params]
-    if owners and next(module.meta_parameters(), None) is not None:
-        kind = type(module).__name__
-        raise ValueError(
-            f"{kind} runs inside a call of {owners[-1]} with `params`, but is no submodule of it, so they do not reach "
-            f"it; assign the {kind} to an attribute or keep it in an nn.ModuleList, or to leave it as it is pass "
-            f"`params=dict(layer.meta_named_parameters())`."
-        )
 
 
 @contextmanager
@@ -159,7 +80,7 @@ def placed(
     if params is not None:
         _check_parameters(module, params)
         replaced |= _distinct({id(own): params[name] for name, own in module.meta_named_parameters()})
-    around = _around(module)
+    around = CALLS.around(module)
     if buffers is not None:
         replaced |= {id(own): buffers[name] for name, own in module.named_buffers()}
     elif around is None:
@@ -169,13 +90,18 @@ def placed(
             context = ExactDerivatives(module._meta_frozen, follows_model=True)
         elif module._meta_frozen and around.context.follows_model:
             context = ExactDerivatives(frozen=True)
-    call = _Call(module, context or (around.context if around else None), params is not None)
+    call = Call(
+        owner=type(module).__name__,
+        members=frozenset(id(each) for each in module.modules()),
+        with_params=params is not None,
+        context=context or (around.context if around else None),
+    )
     with _substituted(module, replaced), context or nullcontext():
-        _CALLS.stack.append(call)
+        CALLS.stack.append(call)
         try:
             yield
         finally:
-            _CALLS.stack.pop()
+            CALLS.stack.pop()
 
 
 def _check_parameters(module: Any, params: Mapping[str, Tensor]) -> None:
