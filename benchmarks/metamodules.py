@@ -17,8 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from metabridge.adaptation.task_maps import choose_task_map
-from metabridge.configs import AlgorithmConfig, ModelConfig
+from metabridge.configs import MAMLConfig, ModelConfig
 from metabridge.networks.parameters import initial_parameters, relative_difference
 
 TASKS, WAYS, QUERIES = 4, 5, 15
@@ -26,7 +25,7 @@ MODELS = {
     "Conv4-64 28×28": ModelConfig("conv4", (28, 28, 1), WAYS, (64, 64, 64, 64)),
     "Conv4-8 16×16": ModelConfig("conv4", (16, 16, 1), WAYS, (8, 8, 8, 8)),
 }
-ALGORITHM = AlgorithmConfig(inner_lr=0.1)
+ALGORITHM = MAMLConfig(inner_lr=0.1)
 
 
 def episodes(model: ModelConfig) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -97,7 +96,7 @@ def torch_contestants(model: ModelConfig) -> dict[str, Callable[[], dict[str, np
     }
 
     def contestant(apply: Callable[[Any, Any], Any]) -> Callable[[], dict[str, np.ndarray]]:
-        maml = MAML(apply, cross_entropy, ALGORITHM, choose_task_map("cpu", True))
+        maml = MAML.from_config(ALGORITHM, apply, cross_entropy, None, "sequential")
         return lambda: {name: each.numpy() for name, each in maml.meta_gradient(params, batch)[1].items()}
 
     return {name: contestant(apply) for name, apply in calls.items()}
@@ -128,7 +127,7 @@ def jax_contestants(model: ModelConfig) -> dict[str, Callable[[], dict[str, np.n
         return Flatten()(x) @ p["head.weight"] + p["head.bias"]
 
     def contestant(apply: Callable[[Any, Any], Any]) -> Callable[[], dict[str, np.ndarray]]:
-        maml = MAML(apply, cross_entropy, ALGORITHM, choose_task_map("cpu", True))
+        maml = MAML.from_config(ALGORITHM, apply, cross_entropy, None, "sequential")
         gradient = jax.jit(lambda p: maml.meta_gradient(p, batch)[1])
         return lambda: {name: np.asarray(each) for name, each in gradient(params).items()}
 

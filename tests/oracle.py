@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from metabridge.configs import AlgorithmConfig, ModelConfig
+from metabridge.configs import MAMLConfig, ModelConfig
 from metabridge.networks.parameters import Parameters
 
 __all__ = [
@@ -181,9 +181,9 @@ def loss_and_gradient(
 
 
 def maml(
-    model: ModelConfig, algorithm: AlgorithmConfig, loss: Loss, params: Parameters, batch: Batch
+    model: ModelConfig, algorithm: MAMLConfig, loss: Loss, params: Parameters, batch: Batch
 ) -> tuple[float, Parameters]:
-    """MAML's meta-objective of a meta-batch (mean over tasks) and its meta-gradient."""
+    """MAML's meta-loss of a meta-batch (mean over tasks) and its meta-gradient."""
     params = {name: array.astype(np.float64) for name, array in params.items()}
     count = len(batch["train"][0])
     tasks = [{name: (inputs[i], targets[i]) for name, (inputs, targets) in batch.items()} for i in range(count)]
@@ -193,7 +193,7 @@ def maml(
 
 
 def _task(
-    model: ModelConfig, algorithm: AlgorithmConfig, loss: Loss, params: Parameters, task: Batch
+    model: ModelConfig, algorithm: MAMLConfig, loss: Loss, params: Parameters, task: Batch
 ) -> tuple[float, Parameters]:
     """One task: forward through the inner loop, then back through it with one Hessian-vector product a step.
 
@@ -220,7 +220,7 @@ def add(params: Parameters, direction: Parameters, factor: complex) -> Parameter
     return {name: array + factor * direction[name] for name, array in params.items()}
 
 
-def linear_regression_maml(algorithm: AlgorithmConfig, weight: Array, task: Batch) -> tuple[float, Array]:
+def linear_regression_maml(algorithm: MAMLConfig, weight: Array, task: Batch) -> tuple[float, Array]:
     """Meta-objective and meta-gradient of `y = x w` under mean squared error on one task, in closed form.
 
     A step of gradient descent is affine, w' = (I − (2α/n) XᵀX) w + (2α/n) Xᵀy, so its Jacobian is that matrix.

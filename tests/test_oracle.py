@@ -5,7 +5,7 @@ import oracle
 import pytest
 from tolerances import assert_close, assert_differs
 
-from metabridge.configs import AlgorithmConfig, ModelConfig
+from metabridge.configs import MAMLConfig, ModelConfig
 from metabridge.networks.parameters import initial_parameters
 
 MLP = ModelConfig("mlp", (3,), 2, (5, 4))
@@ -62,7 +62,7 @@ def test_backward_pass_is_the_derivative_of_the_forward_pass(model):
 @pytest.mark.parametrize("steps", [1, 3])
 def test_meta_gradient_is_the_derivative_of_the_adapted_loss(model, steps):
     params, loss, batch = float64_parameters(model), LOSSES[model.name], made_batch(model, tasks=1)
-    algorithm = AlgorithmConfig(inner_steps=steps, inner_lr=0.1)
+    algorithm = MAMLConfig(inner_steps=steps, inner_lr=0.1)
     train, test = ([each[0] for each in batch[name]] for name in ("train", "test"))
 
     def adapted_loss(current):
@@ -75,7 +75,7 @@ def test_meta_gradient_is_the_derivative_of_the_adapted_loss(model, steps):
     assert_close(value, adapted_loss(params), "forward")
     for direction in directions(params):
         assert_close(along(gradient, direction), complex_step(adapted_loss, params, direction), "gradient")
-    first_order = AlgorithmConfig(inner_steps=steps, inner_lr=0.1, first_order=True)
+    first_order = MAMLConfig(inner_steps=steps, inner_lr=0.1, first_order=True)
     assert_differs(oracle.maml(model, first_order, loss, params, batch)[1], gradient)
 
 
@@ -89,7 +89,7 @@ def plain_descent(weight, inputs, targets, steps, rate):
 def test_closed_form_of_linear_regression_is_plain_descent_and_its_derivative(steps):
     rng = np.random.default_rng(3)
     task = {name: (rng.standard_normal((5, 4)), rng.standard_normal((5, 1))) for name in ("train", "test")}
-    algorithm = AlgorithmConfig(inner_steps=steps, inner_lr=0.1)
+    algorithm = MAMLConfig(inner_steps=steps, inner_lr=0.1)
     weight = rng.standard_normal((4, 1))
 
     def adapted_loss(params):
@@ -109,11 +109,11 @@ def test_first_order_gradient_of_linear_regression_is_that_of_the_adapted_weight
     rng = np.random.default_rng(4)
     task = {name: (rng.standard_normal((5, 4)), rng.standard_normal((5, 1))) for name in ("train", "test")}
     weight = rng.standard_normal((4, 1))
-    algorithm = AlgorithmConfig(inner_steps=steps, inner_lr=0.1, first_order=True)
+    algorithm = MAMLConfig(inner_steps=steps, inner_lr=0.1, first_order=True)
     value, gradient = oracle.linear_regression_maml(algorithm, weight, task)
     adapted = plain_descent(weight, *task["train"], steps, 0.1)
     query, targets = task["test"]
     assert_close(gradient, 2 / 5 * query.T @ (query @ adapted - targets), "gradient")
-    exact_value, exact = oracle.linear_regression_maml(AlgorithmConfig(inner_steps=steps, inner_lr=0.1), weight, task)
+    exact_value, exact = oracle.linear_regression_maml(MAMLConfig(inner_steps=steps, inner_lr=0.1), weight, task)
     assert_close(value, exact_value, "forward")
     assert_differs(gradient, exact)

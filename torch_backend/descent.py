@@ -20,7 +20,7 @@ class Descent(NamedTuple):
     Attributes:
         params: the parameters after the last step, in the structure that was given.
         state: the optimiser's state; give it to `descend` to go on.
-        aux: the second value of `loss` at every step, with `has_aux=True`; else a list of `None`.
+        aux: the second value of `loss` at every step, with `has_aux=True`; else a list of `()`.
     """
 
     params: Any
@@ -85,7 +85,7 @@ def descend(
 
         def scalar(values: dict[str, Tensor]) -> tuple[Tensor, Any]:
             result = loss(unflatten(params, values), *arguments)
-            value, aux = result if has_aux else (result, None)
+            value, aux = result if has_aux else (result, ())
             check_scalar(value)
             return value, aux
 

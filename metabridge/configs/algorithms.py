@@ -78,7 +78,12 @@ class AlgorithmConfig(Config):
             ValueError: for an unknown algorithm or an unknown field.
         """
         fields = dict(values)
-        record: Any = algorithm_record(fields.pop("name", "maml"))
+        name = fields.pop("name", getattr(cls, "name", None))
+        if name is None:
+            raise ValueError(
+                f"`algorithm` must have the field `name`, got {fields!r}; add one of {', '.join(ALGORITHMS)}."
+            )
+        record: Any = algorithm_record(name)
         restored: Any = super(AlgorithmConfig, record).from_dict(fields)
         return restored
 

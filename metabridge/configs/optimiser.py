@@ -27,7 +27,7 @@ class OptimiserConfig(Config):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "optimiser", ("adam", "sgd"))
+        check_choice(self.name, "name", ("adam", "sgd"))
         check_positive(self.learning_rate, "learning_rate")
         betas_fit = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(betas_fit, "betas", "two numbers in [0, 1)", self.betas)

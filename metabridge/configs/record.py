@@ -1,7 +1,7 @@
 """`Config`: a frozen record that goes to and from JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any, Self
 
 __all__ = ["Config"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, RunConfig
+from metabridge.configs import EpisodeConfig, MAMLConfig, ModelConfig, RunConfig
 from metabridge.episodes.batches import EpisodeBatch
 from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
 from metabridge.episodes.splitters import ClassSplitter
@@ -78,7 +78,7 @@ class Problem:
 def _problem(
     episode: EpisodeConfig,
     model: ModelConfig,
-    algorithm: AlgorithmConfig,
+    algorithm: MAMLConfig,
     source: ArraySource | None = None,
 ) -> Problem:
     run = RunConfig("made", None, episode, model, algorithm, meta_batch_size=3)
@@ -86,25 +86,19 @@ def _problem(
 
 
 PROBLEMS = {
-    "sinusoid": _problem(
-        EpisodeConfig(None, 5, 6), ModelConfig("mlp", (1,), 1, (7, 5)), AlgorithmConfig("maml", 1, 0.1)
-    ),
-    "sinusoid, 3 steps": _problem(
-        EpisodeConfig(None, 5, 6), ModelConfig("mlp", (1,), 1, (7, 5)), AlgorithmConfig("maml", 3, 0.05)
-    ),
-    "vectors": _problem(
-        EpisodeConfig(3, 2, 3), ModelConfig("mlp", (4,), 3, (8,)), AlgorithmConfig("maml", 2, 0.4), vectors()
-    ),
+    "sinusoid": _problem(EpisodeConfig(None, 5, 6), ModelConfig("mlp", (1,), 1, (7, 5)), MAMLConfig(1, 0.1)),
+    "sinusoid, 3 steps": _problem(EpisodeConfig(None, 5, 6), ModelConfig("mlp", (1,), 1, (7, 5)), MAMLConfig(3, 0.05)),
+    "vectors": _problem(EpisodeConfig(3, 2, 3), ModelConfig("mlp", (4,), 3, (8,)), MAMLConfig(2, 0.4), vectors()),
     "images": _problem(
         EpisodeConfig(3, 1, 3),
         ModelConfig("conv4", (28, 28, 1), 3, (4, 3, 4, 5)),
-        AlgorithmConfig("maml", 1, 0.4),
+        MAMLConfig(1, 0.4),
         binary_images(28),
     ),
     "images, 2 steps": _problem(
         EpisodeConfig(3, 2, 2),
         ModelConfig("conv4", (16, 16, 1), 3, (3, 3, 3, 3)),
-        AlgorithmConfig("maml", 2, 0.1),
+        MAMLConfig(2, 0.1),
         binary_images(16),
     ),
 }

@@ -33,7 +33,7 @@ def support_and_query(case: LayerCase) -> list[list[np.ndarray]]:
 
 
 class Problem:
-    """One row in one framework: loss of a set, and the meta-objective, as functions of `{"scale", "layer.…"}`."""
+    """One row in one framework: loss of a set, and the meta-loss, as functions of `{"scale", "layer.…"}`."""
 
     def __init__(self, kit: Kit, case: LayerCase, call: Callable[[Params, list[Any]], Any], dtype: str) -> None:
         self.kit, self.case, self.call, self.dtype = kit, case, call, dtype

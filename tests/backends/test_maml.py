@@ -9,7 +9,7 @@ from tolerances import LIMITS, assert_close, assert_differs, assert_identical, r
 
 from backends.kits import make_kit
 from backends.problems import PROBLEMS
-from metabridge.configs import AlgorithmConfig
+from metabridge.configs import MAMLConfig
 
 EVERY_PROBLEM = pytest.mark.parametrize("name", PROBLEMS)
 MLPS = pytest.mark.parametrize("name", [name for name, each in PROBLEMS.items() if each.run.model.name == "mlp"])
@@ -100,7 +100,7 @@ def test_every_entry_agrees_with_central_differences(backend, name):
         for index in np.ndindex(values.shape):
             direction = {other: np.zeros(each.shape) for other, each in parameters.items()}
             direction[key][index] = 1
-            values[index] = central_difference(lambda at: trained.objective_at(at, batch), parameters, direction)
+            values[index] = central_difference(lambda at: trained.loss_at(at, batch), parameters, direction)
     assert_close(trained.meta_gradient(batch)[1], differences, "finite_difference")
 
 
@@ -117,7 +117,7 @@ def test_conv4_agrees_with_central_differences_along_random_directions(backend):
         direction = {key: each / length for key, each in direction.items()}
         slopes.append(sum((gradient[key] * direction[key]).sum() for key in direction))
         step = 1e-6  # short: there are many kinks of ReLU and max-pooling to cross
-        differences.append(central_difference(lambda at: trained.objective_at(at, batch), parameters, direction, step))
+        differences.append(central_difference(lambda at: trained.loss_at(at, batch), parameters, direction, step))
     assert_close(np.array(slopes), np.array(differences), "finite_difference")
 
 
@@ -183,7 +183,9 @@ def both_task_maps(kit, problem):
     network, run = kit.network(problem.run.model), problem.run
     loss = kit.functional.mean_squared_error if run.episode.ways is None else kit.functional.cross_entropy
     algorithms = {
-        task_map: kit.algorithms.MAML(lambda p, x: network(x, params=p), loss, run.algorithm, task_map)
+        task_map: kit.algorithms.MAML.from_config(
+            run.algorithm, lambda p, x: network(x, params=p), loss, None, task_map
+        )
         for task_map in ("vectorised", "sequential")
     }
     params = kit.weights.from_neutral(problem.parameters(), run.model)
@@ -219,11 +221,9 @@ def test_prediction_takes_another_number_of_steps(backend64, task_map):
     algorithms, params, batch = both_task_maps(backend64, problem)
     maml, inputs = algorithms[task_map], batch["test"][0]
     unadapted = np.stack([backend64.numpy(maml.apply(params, each)) for each in inputs])
-    assert_close(maml.predict_batch(params, batch, 0), unadapted, "forward")
-    assert_identical(
-        backend64.numpy(maml.predict_batch(params, batch)), backend64.numpy(maml.predict_batch(params, batch, 3))
-    )
-    assert_differs(maml.predict_batch(params, batch, 1), maml.predict_batch(params, batch, 3))
+    assert_close(maml.predict(params, batch, 0), unadapted, "forward")
+    assert_identical(backend64.numpy(maml.predict(params, batch)), backend64.numpy(maml.predict(params, batch, 3)))
+    assert_differs(maml.predict(params, batch, 1), maml.predict(params, batch, 3))
 
 
 @pytest.mark.parametrize("task_map", ["vectorised", "sequential"])
@@ -232,10 +232,9 @@ def test_prediction_takes_another_number_of_steps(backend64, task_map):
 def test_linear_regression_has_a_closed_form(backend64, steps, first_order, task_map):
     rng = np.random.default_rng(0)
     tasks = {key: (rng.standard_normal((4, 5, 3)), rng.standard_normal((4, 5, 1))) for key in ("train", "test")}
-    config, weight = AlgorithmConfig("maml", steps, 0.1, first_order), rng.standard_normal((3, 1))
-    maml = backend64.algorithms.MAML(
-        lambda params, inputs: inputs @ params["weight"], backend64.functional.mean_squared_error, config, task_map
-    )
+    config, weight = MAMLConfig(steps, 0.1, first_order), rng.standard_normal((3, 1))
+    loss = backend64.functional.mean_squared_error
+    maml = backend64.algorithms.MAML.from_config(config, lambda p, x: x @ p["weight"], loss, None, task_map)
     batch = {key: tuple(backend64.array(each) for each in split) for key, split in tasks.items()}
     objective, gradient = maml.meta_gradient({"weight": backend64.array(weight)}, batch)
     singles = [{key: (inputs[i], targets[i]) for key, (inputs, targets) in tasks.items()} for i in range(4)]
@@ -308,11 +307,11 @@ def test_evaluation_builds_no_graph(torch_kit, name, task_map):
     for each in params.values():
         each.requires_grad_()
     maml = algorithms[task_map]
-    outputs = maml.predict_batch(params, batch)
+    outputs = maml.predict(params, batch)
     assert outputs.grad_fn is None
     assert not outputs.requires_grad
     first = {key: (inputs[0], targets[0]) for key, (inputs, targets) in batch.items()}
-    with_graph = maml.predict(params, first)
+    with_graph = maml.predict_task(params, first)
     assert with_graph.requires_grad
     assert_close(outputs[0], with_graph, "forward")
 

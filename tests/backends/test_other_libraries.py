@@ -7,7 +7,7 @@ from tolerances import assert_close, assert_differs
 
 from backends.kits import make_kit
 from backends.problems import PROBLEMS
-from metabridge.configs import AlgorithmConfig
+from metabridge.configs import MAMLConfig
 
 PROBLEM = PROBLEMS["vectors"]  # 4 features, one hidden layer of 8, 3 classes
 CONFIG = PROBLEM.run.algorithm
@@ -104,7 +104,7 @@ def kit():
 
 
 def maml(kit, apply, config=CONFIG, task_map="vectorised"):
-    return kit.algorithms.MAML(apply, kit.functional.cross_entropy, config, task_map)
+    return kit.algorithms.MAML.from_config(config, apply, kit.functional.cross_entropy, None, task_map)
 
 
 def received(kit):
@@ -153,13 +153,13 @@ def test_structure_survives_adaptation_and_differentiation(kit, library):
     adapted = jax.eval_shape(algorithm.adapt, params, inputs[0], targets[0])
     _, gradient = jax.eval_shape(algorithm.meta_gradient, params, batch)
     assert jax.tree.structure(adapted) == jax.tree.structure(gradient) == jax.tree.structure(params)
-    assert jax.eval_shape(algorithm.predict_batch, params, batch).shape == (3, 9, 3)
+    assert jax.eval_shape(algorithm.predict, params, batch).shape == (3, 9, 3)
 
 
 @EVERY_LIBRARY
 def test_first_order_is_another_gradient(kit, library):
     apply, params, restore = library(by_layer(meta_module(kit)[1]))
-    first_order = AlgorithmConfig("maml", CONFIG.inner_steps, CONFIG.inner_lr, first_order=True)
+    first_order = MAMLConfig(CONFIG.inner_steps, CONFIG.inner_lr, first_order=True)
     _, gradient = kit.compile(maml(kit, apply, first_order).meta_gradient)(params, received(kit))
     assert_differs(flat(restore(gradient)), flat(by_layer(of_the_meta_modules(kit)[1])))
 

@@ -6,7 +6,18 @@ import math
 
 import pytest
 
-from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, OptimiserConfig, RunConfig
+from metabridge.configs import (
+    ALGORITHMS,
+    AlgorithmConfig,
+    ANILConfig,
+    EpisodeConfig,
+    FOMAMLConfig,
+    MAMLConfig,
+    ModelConfig,
+    OptimiserConfig,
+    PrototypicalConfig,
+    RunConfig,
+)
 
 INSTANCES = [
     EpisodeConfig(),
@@ -15,10 +26,14 @@ INSTANCES = [
     ModelConfig("mlp", (784,), 5, (256,)),
     ModelConfig("conv4", (28, 28, 1), 20, (64, 64, 64, 64)),
     ModelConfig("resnet12", (84, 84, 3), 5, (64, 160, 320, 640)),
-    AlgorithmConfig(),
-    AlgorithmConfig(inner_steps=5, inner_lr=0.4, first_order=True),
+    MAMLConfig(),
+    MAMLConfig(inner_steps=5, inner_lr=0.4, first_order=True),
     OptimiserConfig(),
-    OptimiserConfig(1, (0.0, 0.5), 1e-3),
+    OptimiserConfig("adam", 1, (0.0, 0.5), 1e-3),
+    OptimiserConfig("sgd", 0.1, momentum=0.9),
+    ANILConfig(inner_steps=2),
+    FOMAMLConfig(),
+    PrototypicalConfig(),
     RunConfig(),
     RunConfig(
         "omniglot", "small1", EpisodeConfig(20, 1, 1), ModelConfig("conv4", (28, 28, 1), 20, (4, 4, 4, 4)), seed=-3
@@ -49,7 +64,7 @@ def test_a_network_has_one_output_per_class():
 
 
 def test_records_are_frozen(config):
-    name = dataclasses.fields(config)[0].name
+    name = next((field.name for field in dataclasses.fields(config)), "another")
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(config, name, None)
 
@@ -75,7 +90,7 @@ REFUSED = [
         r"`input_shape` must be 1 positive integers for mlp, got \(28, 28, 1\)",
     ),
     (ModelConfig, {"input_shape": (0,)}, r"`input_shape` must be 1 positive integers for mlp, got \(0,\)"),
-    (ModelConfig, {"outputs": 0}, "`outputs` must be a positive integer, got 0"),
+    (ModelConfig, {"outputs": 0}, "`outputs` must be a positive integer, or None, got 0"),
     (ModelConfig, {"hidden": ()}, r"`hidden` must be one or more positive integers, got \(\)"),
     (ModelConfig, {"hidden": (40, 0)}, r"`hidden` must be one or more positive integers, got \(40, 0\)"),
     (ModelConfig, {**CONV4, "input_shape": (28,)}, r"`input_shape` must be 3 positive integers for conv4, got \(28,\)"),
@@ -85,18 +100,25 @@ REFUSED = [
     (ModelConfig, {**RESNET12, "hidden": (8, 8, 8)}, r"`hidden` must be 4 integers for resnet12, got \(8, 8, 8\)"),
     (ModelConfig, {**RESNET12, "input_shape": (84, 84)}, "`input_shape` must be 3 positive integers for resnet12"),
     (ModelConfig, {**RESNET12, "input_shape": (15, 28, 3)}, "at least 16×16 pixels for the 4 poolings of resnet12"),
-    (AlgorithmConfig, {"name": "reptil"}, "`algorithm` must be 'maml', got 'reptil'"),
-    (AlgorithmConfig, {"inner_steps": 0}, "`inner_steps` must be a positive integer, got 0"),
-    (AlgorithmConfig, {"inner_lr": 0.0}, "`inner_lr` must be a positive finite number, got 0.0"),
-    (AlgorithmConfig, {"inner_lr": math.inf}, "`inner_lr` must be a positive finite number, got inf"),
-    (AlgorithmConfig, {"inner_lr": math.nan}, "`inner_lr` must be a positive finite number, got nan"),
-    (AlgorithmConfig, {"inner_lr": True}, "`inner_lr` must be a positive finite number, got True"),
-    (AlgorithmConfig, {"first_order": 1}, "`first_order` must be true or false, got 1"),
+    (MAMLConfig, {"inner_steps": 0}, "`inner_steps` must be a positive integer, got 0"),
+    (MAMLConfig, {"inner_lr": 0.0}, "`inner_lr` must be a positive finite number, got 0.0"),
+    (MAMLConfig, {"inner_lr": math.inf}, "`inner_lr` must be a positive finite number, got inf"),
+    (MAMLConfig, {"inner_lr": math.nan}, "`inner_lr` must be a positive finite number, got nan"),
+    (MAMLConfig, {"inner_lr": True}, "`inner_lr` must be a positive finite number, got True"),
+    (MAMLConfig, {"first_order": 1}, "`first_order` must be true or false, got 1"),
     (OptimiserConfig, {"learning_rate": -1e-3}, "`learning_rate` must be a positive finite number, got -0.001"),
     (OptimiserConfig, {"betas": (0.9,)}, r"`betas` must be two numbers in \[0, 1\), got \(0.9,\)"),
     (OptimiserConfig, {"betas": (0.9, 1.0)}, r"`betas` must be two numbers in \[0, 1\), got \(0.9, 1.0\)"),
     (OptimiserConfig, {"betas": (0.9, math.nan)}, r"`betas` must be two numbers in \[0, 1\)"),
     (OptimiserConfig, {"eps": 0}, "`eps` must be a positive finite number, got 0"),
+    (OptimiserConfig, {"name": "lamb"}, "`name` must be one of 'adam', 'sgd', got 'lamb'"),
+    (OptimiserConfig, {"momentum": 1.0}, r"`momentum` must be in \[0, 1\), got 1.0"),
+    (FOMAMLConfig, {"first_order": False}, "`first_order` must be true for fomaml, got False"),
+    (FOMAMLConfig, {"inner_steps": 0}, "`inner_steps` must be a positive integer, got 0"),
+    (FOMAMLConfig, {"inner_lr": 0}, "`inner_lr` must be a positive finite number, got 0"),
+    (ANILConfig, {"inner_steps": 0}, "`inner_steps` must be a positive integer, got 0"),
+    (ANILConfig, {"inner_lr": 0}, "`inner_lr` must be a positive finite number, got 0"),
+    (ANILConfig, {"first_order": 1}, "`first_order` must be true or false, got 1"),
     (RunConfig, {"meta_batch_size": 0}, "`meta_batch_size` must be a positive integer, got 0"),
     (RunConfig, {"steps": 1.5}, "`steps` must be a positive integer, got 1.5"),
     (RunConfig, {"seed": 0.0}, "`seed` must be an integer, got 0.0"),
@@ -116,10 +138,29 @@ def test_values_out_of_range_are_refused(kind, values, message):
 def test_every_check_has_a_case():
     """Each checked field of each record occurs in the table above."""
     tested = {(kind, name) for kind, values, message in REFUSED for name in values if f"`{name}`" in message}
-    tested.add((AlgorithmConfig, "name"))  # the message says `algorithm`
     unchecked = {(RunConfig, name) for name in ("dataset", "variant", "episode", "model", "algorithm", "optimiser")}
     every = {(type(config), each.name) for config in INSTANCES for each in dataclasses.fields(config)}
     assert every - unchecked == tested
+
+
+def test_an_algorithm_is_restored_by_its_name():
+    for record in ALGORITHMS.values():
+        assert type(AlgorithmConfig.from_dict(record().to_dict())) is record
+    with pytest.raises(ValueError, match=r"`algorithm` must be one of 'maml', .*, got 'reptil'"):
+        AlgorithmConfig.from_dict({"name": "reptil"})
+    with pytest.raises(ValueError, match=r"`algorithm` must have the field `name`, got {'inner_lr': 0.1}"):
+        AlgorithmConfig.from_dict({"inner_lr": 0.1})
+
+
+def test_an_algorithm_fits_the_episodes_and_the_network():
+    classes, embedding = EpisodeConfig(5), ModelConfig(outputs=None)
+    assert RunConfig(episode=classes, model=embedding, algorithm=PrototypicalConfig()).algorithm.embeds
+    with pytest.raises(ValueError, match=r"`algorithm` must be one that solves regressions, .* got 'protonet'"):
+        RunConfig(algorithm=PrototypicalConfig())
+    with pytest.raises(ValueError, match=r"`model.outputs` must be None for protonet, got 5"):
+        RunConfig(episode=classes, model=ModelConfig(outputs=5), algorithm=PrototypicalConfig())
+    with pytest.raises(ValueError, match=r"`model.outputs` must be the number of ways, which is 5, got None"):
+        RunConfig(episode=classes, model=embedding)
 
 
 def test_an_unknown_field_is_refused_naming_the_known_ones():

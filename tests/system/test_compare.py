@@ -275,7 +275,7 @@ def test_not_a_number_stops_the_run():
     run = replace(RUN, algorithm=replace(RUN.algorithm, inner_lr=1e300))
     with pytest.raises(
         FloatingPointError,
-        match=r"torch: the meta-objective is .* at meta-step 0.*Lower the inner or the outer learning rate",
+        match=r"torch: the meta-loss is .* at meta-step 0.*Lower the inner or the outer learning rate",
     ):
         run_comparison(run)
 
