@@ -19,7 +19,9 @@ from backends.layers import LAYERS, LayerCase
 RATE, STEPS, TASKS = 0.01, 5, 2
 Params = dict[str, Any]
 CASES = {str(case): case for case in LAYERS}
-EVERY_LAYER = pytest.mark.parametrize("case", LAYERS, ids=str)
+EVERY_LAYER = pytest.mark.parametrize(
+    "case", [pytest.param(case, id=name, marks=pytest.mark.xdist_group(name)) for name, case in CASES.items()]
+)
 DTYPES = pytest.mark.parametrize("dtype", ["float64", "float32"])
 
 
