@@ -3,13 +3,19 @@ PYTHON ?= python3
 VENV := .venv
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test lint benchmark clean
+WORKERS ?= 2
+PYTEST := $(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+
+.PHONY: demo test test-all lint benchmark clean
 
 demo: $(INSTALLED)  ## meta-train in PyTorch and in JAX on the same episodes; report in metabridge-report/
 	$(VENV)/bin/metabridge compare
 
-test: $(INSTALLED)  ## the whole test suite, documentation examples included
-	$(VENV)/bin/python -m pytest
+test: $(INSTALLED)  ## every law, documentation examples included; WORKERS=8 for a larger machine
+	$(PYTEST) -m "not slow"
+
+test-all: $(INSTALLED)  ## the same with the tests marked slow
+	$(PYTEST)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .

@@ -11,6 +11,8 @@ from backends.kits import make_kit
 from backends.problems import PROBLEMS
 from metabridge.configs import MAMLConfig
 
+pytestmark = pytest.mark.xdist_group("maml")
+
 EVERY_PROBLEM = pytest.mark.parametrize("name", PROBLEMS)
 MLPS = pytest.mark.parametrize("name", [name for name, each in PROBLEMS.items() if each.run.model.name == "mlp"])
 

@@ -9,6 +9,8 @@ from backends.kits import make_kit
 from backends.problems import PROBLEMS
 from metabridge.configs import MAMLConfig
 
+pytestmark = pytest.mark.xdist_group("other_libraries")
+
 PROBLEM = PROBLEMS["vectors"]  # 4 features, one hidden layer of 8, 3 classes
 CONFIG = PROBLEM.run.algorithm
 LAYERS = ("features.layer1.linear", "head")

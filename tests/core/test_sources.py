@@ -867,6 +867,7 @@ def start_writing(path, value, rounds):
     )
 
 
+@pytest.mark.slow
 def test_many_writers_at_once_do_not_take_each_other_for_dead(tmp_path):
     path = tmp_path / "store.h5"
     writers = [start_writing(path, value, 25) for value in range(3)]
@@ -1052,6 +1053,7 @@ except OSError as error:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["blocks", "rows"])
 @pytest.mark.parametrize("limit", [0, 3_000, 500_000, 1_002_000])
 def test_a_full_disk_leaves_nothing_and_says_so(tmp_path, limit, kind):

@@ -329,6 +329,7 @@ def wait_until(condition):
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_killed_download_is_gone_on_from(server, original, downloads, archive_of):
     archive = archive_of(original)
     url = server.serve("data.zip", CONTENT, stop=90_000, gate=threading.Event())
@@ -348,6 +349,7 @@ def test_a_killed_download_is_gone_on_from(server, original, downloads, archive_
 # Waiting -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stop", "words"), [(None, "no answer within"), (HALF, "no byte came for")])
 def test_a_stalled_server_is_given_up(server, original, downloads, archive_of, monkeypatch, stop, words):
     monkeypatch.setattr(downloaders, "_TIMEOUT_SECONDS", 0.2)
@@ -386,6 +388,7 @@ def test_two_fetches_at_once_download_once(server, original, downloads, archive_
     assert files_in(downloads) == ["data.zip"]
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_both_succeed(server, original, downloads, archive_of):
     archive = archive_of(original)
     url = server.serve("data.zip", CONTENT, ranges="honour")
@@ -396,6 +399,7 @@ def test_two_processes_at_once_both_succeed(server, original, downloads, archive
     assert server.requests == ["/data.zip"]
 
 
+@pytest.mark.slow
 def test_one_that_waited_goes_on_where_a_killed_one_stopped(server, original, downloads, archive_of):
     """The lock ends with its process, and what that one wrote is not written a second time."""
     gate = threading.Event()
@@ -416,6 +420,7 @@ def test_one_that_waited_goes_on_where_a_killed_one_stopped(server, original, do
     assert files_in(downloads) == ["data.zip"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", ["honour", "ignore"])
 def test_many_at_once_make_one_whole_file(server, original, downloads, archive_of, ranges):
     archive = archive_of(original)
@@ -520,6 +525,7 @@ def test_an_archive_put_there_by_hand_ends_an_interrupted_download(server, origi
     assert files_in(downloads) == ["data.zip"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_came(server, original, downloads, archive_of):
     archive = archive_of(original)
     url = server.serve("data.zip", CONTENT, ranges="honour")

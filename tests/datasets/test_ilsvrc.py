@@ -20,6 +20,8 @@ from metabridge.datasets.ilsvrc import CLASS_SIZES, PLACES, is_ilsvrc_folder, re
 from metabridge.datasets.tieredimagenet import TIERED_IMAGENET, read_tiered_ilsvrc, read_tiered_imagenet
 from metabridge.sources import HDF5Source
 
+pytestmark = pytest.mark.xdist_group("ilsvrc")
+
 FEW = {"train": ["n00000003", "n00000001"], "val": ["n00000004"], "test": ["n00000002"]}
 SIZES = {"n00000001": 5, "n00000002": 1, "n00000003": 12, "n00000004": 7}
 COUNTS = {"train": 17, "val": 7, "test": 1}

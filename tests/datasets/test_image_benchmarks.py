@@ -23,6 +23,8 @@ from metabridge.datasets import benchmarks, cifar, cub, helpers, miniimagenet, m
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.sources import HDF5Source
 
+pytestmark = pytest.mark.xdist_group("image_benchmarks")
+
 PER_CLASS = 4
 """Examples of each class in the small archives; the official ones have hundreds."""
 

@@ -56,6 +56,8 @@ from metabridge.datasets.pascal5i import PASCAL_5I, read_pascal
 from metabridge.datasets.tieredimagenet import TIERED_IMAGENET, read_tiered_imagenet
 from metabridge.sources import HDF5Source
 
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("interruptions")]
+
 # The benchmarks ------------------------------------------------------------------------------------------
 
 

@@ -449,6 +449,7 @@ def test_space_is_asked_for_before_anything_is_downloaded(made, official, origin
     assert len(quiet_build(root)) == 7
 
 
+@pytest.mark.slow
 def test_two_builds_at_once_both_succeed(made, official, origin, root, tmp_path):
     official("small1", made().write_zip(origin / "zip"))
     folder = made().write_folder(origin)

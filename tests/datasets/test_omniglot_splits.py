@@ -9,6 +9,8 @@ import pytest
 from metabridge.datasets import Omniglot
 from metabridge.datasets.omniglot import OMNIGLOT
 
+pytestmark = pytest.mark.xdist_group("omniglot_splits")
+
 SPLITS = ("train", "val", "test")
 FULL, SMALL1 = OMNIGLOT.variants["full"].splits, OMNIGLOT.variants["small1"].splits
 ALPHABETS = {"Balinese": 24, "Early_Aramaic": 22, "Greek": 24, "Korean": 40, "Latin": 26}

@@ -21,6 +21,8 @@ from metabridge.datasets.pascal5i import PASCAL_5I, SMALLEST_OBJECT, _Masks, rea
 from metabridge.sources import HDF5Source
 from metabridge.transforms import Categorical, Rotation
 
+pytestmark = pytest.mark.xdist_group("pascal5i")
+
 CLASSES = benchmarks.split_table("pascal5i")["classes"]
 SIDE = 20
 HEIGHT, WIDTH = 120, 100  # an object of half the image is large enough, one of 30 by 30 pixels is not

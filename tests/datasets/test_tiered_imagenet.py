@@ -18,6 +18,8 @@ from metabridge.datasets import benchmarks, helpers
 from metabridge.datasets.tieredimagenet import ARCHIVE, EXAMPLES, TIERED_IMAGENET, TieredImagenet, read_tiered_imagenet
 from metabridge.sources import HDF5Source
 
+pytestmark = pytest.mark.xdist_group("tiered_imagenet")
+
 SPLITS = ("train", "val", "test")
 TABLE = benchmarks.split_table("tiered_imagenet")
 CRANES = {"n02012849": "crane", "n03126707": "crane"}

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from backends.kits import make_kit
 
+pytestmark = pytest.mark.xdist_group("mirror")
+
 DRAWN = "Flax draws initial parameters from an explicit `rngs`; torch draws them from its global random state."
 PLACED = "torch's layers take `device` and `dtype`; in JAX the computation decides both."
 LOADER = "The torch loader is a `torch.utils.data.DataLoader` and takes its other arguments; JAX has no such class."

@@ -19,6 +19,8 @@ from metabridge.reports.comparison import summary_rows, verdict, write_report
 from metabridge.reports.figures import draw_adaptation, draw_losses
 from metabridge.runs.recipes import RECIPES, make_meta_datasets, make_run
 
+pytestmark = pytest.mark.xdist_group("compare")
+
 RUN = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=6)
 
 

@@ -22,6 +22,8 @@ from metabridge.runs.recipes import RECIPES, WITHOUT_RECIPE, make_meta_datasets,
 from metabridge.sources import ArraySource, write_store
 from metabridge.transforms import Categorical, Normalize
 
+pytestmark = pytest.mark.xdist_group("recipes")
+
 STORED = sorted(RECIPES.keys() - TOYS.keys())
 EVERY_RECIPE = pytest.mark.parametrize("name", RECIPES)
 
