@@ -12,7 +12,8 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """The record as nested dictionaries of JSON-ready values."""
-        return _plain(asdict(self))  # type: ignore[call-overload]  # every subclass is a dataclass
+        members = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]  # dataclasses
+        return {name: _plain(value) for name, value in members.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -30,8 +31,8 @@ class Config:
 
 def _plain(value: Any) -> Any:
     """The same values as Python's own: an argument may be a number of NumPy, which JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, Config):
+        return value.to_dict()
     if isinstance(value, tuple):
         return tuple(map(_plain, value))
     return value.item() if hasattr(value, "item") else value
