@@ -226,7 +226,7 @@ class FolderMembers(Members):
         return self.names
 
     def open(self, name: str) -> BinaryIO:
-        """One member as a file to read from; see `Members.open`. Large files that nobody reads may lie beside it."""
+        """One member as a file to read from; see `Members.open`. A large file beside it does no harm."""
         if name not in self._known:
             raise KeyError(name)
         file = (self.path / name).open("rb")
