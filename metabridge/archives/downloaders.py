@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DRIVE", "HTTPDownloader", "SourceError", "WrongContentError", "page_words"]
 
 DRIVE = "gdrive:"
-"""What an address that is a Google Drive file id begins with."""
+"""Beginning of an address that is a Google Drive file id."""
 
 _DRIVE_DOWNLOAD = "https://drive.google.com/uc"
 _TIMEOUT_SECONDS = 30.0  # without an answer or a further byte, not for the whole download
@@ -44,8 +44,8 @@ class WrongContentError(SourceError):
 class HTTPDownloader:
     """Appends to `output` what it lacks, or begins anew where the server cannot go on.
 
-    That the file did not change since it was begun is for its checksum to find, whose owner must try again from
-    nothing once: a checksum decides more than the server's word, and holds from one server to the next.
+    The file may have changed at the server since it was begun. Its checksum finds that, and the caller then tries again
+    from nothing once: a checksum decides more than the server's word, and holds from one server to the next.
 
     Args:
         size: bytes the file must have, or `None` if unknown.
@@ -188,7 +188,7 @@ def _chunks(response: "requests.Response") -> Iterator[bytes]:
 
 
 def _refusal(response: "requests.Response") -> str:
-    """What a status other than success says."""
+    """A status other than success in words."""
     words = f"{response.status_code} {'Client' if response.status_code < 500 else 'Server'} Error: {response.reason}"
     if response.status_code < 400:
         words = f"it answers with status {response.status_code} {response.reason}"
@@ -240,7 +240,7 @@ def _page(first: bytes, chunks: Iterator[bytes]) -> str:
 
 
 def page_words(page: str, address: str = "") -> str:
-    """What a web page that came in an archive's place says, in plain words."""
+    """The meaning of a web page that came in an archive's place, in plain words."""
     text = html.unescape(page).replace("’", "'").lower()
     if "quota exceeded" in text or "too many users have viewed or downloaded" in text:
         return (

@@ -148,7 +148,7 @@ def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = Tru
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """What tells a file from the one that replaces it; empty if there is none."""
+    """Inode, size and time of a file, which tell it from the one that replaces it; empty if there is none."""
     if not path.is_file():
         return ()
     status = path.stat()
@@ -235,7 +235,7 @@ def _partial_file(target: Path, progress: bool) -> Iterator[Path]:
 
 
 def _remove_partial(target: Path) -> None:
-    """Remove what an interrupted download left of an archive that is there by now, unless somebody has it open."""
+    """Remove the rest of an interrupted download of an archive that is there by now, unless another process uses it."""
     path = target.with_name(f".{target.name}.part")
     with suppress(OSError), path.open("r+b") as file:
         if try_lock(file):
@@ -243,7 +243,7 @@ def _remove_partial(target: Path) -> None:
 
 
 def _lock(file: BinaryIO, progress: bool, target: Path) -> bool:
-    """Wait until nobody else has the file; whether the system can do that."""
+    """Wait until no other process has the file; returns whether the system can do that."""
     try:
         import fcntl
     except ImportError:

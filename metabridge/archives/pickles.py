@@ -21,9 +21,9 @@ __all__ = ["load_pickle", "stream_pickled_list"]
 _ENCODINGS = ("latin1", "bytes")
 _PIECE_BYTES = 1 << 20
 _DTYPE = re.compile(r"[<>|=]?(?P<kind>[biufcSU])\d{1,9}|\?")
-_KEYS = (str, bytes, int, float, complex, bool, type(None))
+_KEYS = (str, bytes, int, float, bool, type(None))
 _PLAIN = (*_KEYS, bytearray)
-_ADMITTED = "only plain containers, strings, bytes, numbers and NumPy arrays of them are read"
+_ADMITTED = "only lists, tuples, dicts, strings, bytes, numbers and NumPy arrays of them are read"
 
 _OPCODES = """
     PROTO FRAME STOP MARK POP POP_MARK GET BINGET LONG_BINGET PUT BINPUT LONG_BINPUT MEMOIZE
@@ -31,7 +31,7 @@ _OPCODES = """
     STRING BINSTRING SHORT_BINSTRING UNICODE BINUNICODE BINUNICODE8 SHORT_BINUNICODE
     BINBYTES BINBYTES8 SHORT_BINBYTES BYTEARRAY8
     EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST LIST APPEND APPENDS EMPTY_DICT DICT SETITEM SETITEMS
-    EMPTY_SET ADDITEMS FROZENSET GLOBAL STACK_GLOBAL REDUCE BUILD
+    GLOBAL STACK_GLOBAL REDUCE BUILD
 """
 
 _BROKEN = (
@@ -60,7 +60,7 @@ def load_pickle(content: bytes | BinaryIO, name: str, encoding: str = "latin1") 
         encoding: what Python 2's strings become: `"latin1"` for text, `"bytes"` for bytes.
 
     Raises:
-        ValueError: for a damaged pickle, and for one that asks for anything but plain containers, strings, bytes,
+        ValueError: for a damaged pickle, and for one that asks for anything but lists, tuples, dicts, strings, bytes,
             numbers and NumPy arrays of them, or for more memory than its bytes justify.
     """
     _check_encoding(encoding)
@@ -247,16 +247,6 @@ class _Unpickler(_PythonUnpickler):
         items = self.pop_mark()
         self.append(dict(_pairs(items)))
 
-    def load_additems(self) -> None:
-        """Add to a set."""
-        items = self.pop_mark()
-        _of_type(self.stack[-1], set).update(map(_key, items))
-
-    def load_frozenset(self) -> None:
-        """Make a frozenset."""
-        items = self.pop_mark()
-        self.append(frozenset(map(_key, items)))
-
     def load_bytearray8(self) -> None:
         """Make a bytearray of bytes that did come."""
         (size,) = struct.unpack("<Q", self.read(8))
@@ -264,24 +254,10 @@ class _Unpickler(_PythonUnpickler):
 
     # What the admitted globals stand for
 
-    def _make_set(self, items: Any = ()) -> set[Any]:
-        self._spend(len(_of_type(items, list, tuple)))
-        return set(map(_key, items))
-
-    def _make_frozenset(self, items: Any = ()) -> frozenset[Any]:
-        return frozenset(self._make_set(items))
-
     def _make_bytes(self, *content: Any) -> bytes:
         if content:
             raise _ForbiddenError("it calls bytes with arguments")
         return b""
-
-    def _make_bytearray(self, content: Any = b"") -> bytearray:
-        self._spend(len(_of_type(content, bytes)))
-        return bytearray(content)
-
-    def _make_complex(self, real: Any, imaginary: Any) -> complex:
-        return complex(_of_type(real, float), _of_type(imaginary, float))
 
     def _make_dict(self) -> dict[Any, Any]:
         return {}
@@ -455,12 +431,7 @@ _GLOBALS = {
     )
 }
 _GLOBALS |= {"numpy.ndarray": "ndarray", "numpy.dtype": "dtype", "_codecs.encode": "encoded"}
-_GLOBALS |= {
-    f"{module}.{name}": name
-    for module in ("builtins", "__builtin__")
-    for name in ("set", "frozenset", "bytes", "bytearray", "complex")
-}
-_GLOBALS |= {"collections.OrderedDict": "dict"}
+_GLOBALS |= {"builtins.bytes": "bytes", "__builtin__.bytes": "bytes", "collections.OrderedDict": "dict"}
 
 
 def _described(thing: Any) -> str:
@@ -477,7 +448,7 @@ def _of_type(thing: Any, *types: type) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """A key of a dict or member of a set: hashing a deep tuple would overflow the stack."""
+    """A key of a dict: hashing a deep tuple would overflow the stack."""
     if type(key) is tuple:
         return tuple(_simple_key(part) for part in key)
     return _simple_key(key)
@@ -533,7 +504,7 @@ def _check_plain(result: Any) -> None:
         kind = type(thing)
         if kind in _PLAIN or kind is np.ndarray or isinstance(thing, np.generic):
             continue
-        if kind not in (list, tuple, dict, set, frozenset):
+        if kind not in (list, tuple, dict):
             raise _ForbiddenError(f"it holds {_described(thing)}")
         if id(thing) not in seen:
             seen.add(id(thing))

@@ -1,4 +1,4 @@
-"""What every stored benchmark shares: official archives in, one store out, and a meta-dataset over the store."""
+"""The frame of every stored benchmark: official archives in, one store out, and a meta-dataset over the store."""
 
 import copy
 import errno
@@ -48,7 +48,7 @@ _PLENTY = 1 << 30
 
 @dataclass(frozen=True)
 class Content:
-    """What a benchmark's archives hold, found out before an example is decoded.
+    """The content of a benchmark's archives, found out before an example is decoded.
 
     Attributes:
         class_names: C distinct names.
@@ -120,7 +120,7 @@ class Benchmark:
         licence: what is known of the terms.
         variants: the stores by name, the default one first. One alone is called `"full"`.
         downloads: folder below the root for archives; benchmarks made from the same archive share it.
-        ways: classes per task where nobody says how many.
+        ways: classes per task unless the caller says how many.
     """
 
     name: str
@@ -355,7 +355,7 @@ def build(
     variant = benchmark.variant_name(variant)
     store, chosen = store_path(benchmark, root, variant), benchmark.variants[variant]
     if store.parent.is_dir():
-        remove_orphans(store)  # they would take space, and of a built store nobody else removes them
+        remove_orphans(store)  # they would take space, and once the store is built no writer removes them
     built = _opened(store)
     if built is not None:
         if progress:
@@ -400,7 +400,7 @@ def build(
 
 
 def _preparation(built: HDF5Source) -> str:
-    """What was done to the examples, where the store says it: the same name may stand for another preparation."""
+    """How the examples were made, where the store says it: the same name may stand for another preparation."""
     preparation = built.provenance.get("preparation")
     return f" ({preparation})" if preparation else ""
 
@@ -440,7 +440,7 @@ def _left_to_download(archive: Archive, downloads: Path) -> int:
 
 
 def _by_hand(benchmark: Benchmark, variant: str, root: str | os.PathLike[str], downloads: Path) -> str:
-    """What to do with all the archives of a variant once one could not be downloaded."""
+    """Advice on all the archives of a variant once one could not be downloaded."""
     archives = benchmark.variants[variant].archives
     command = f"{_build_command(benchmark, variant, root)} --from"
     if len(archives) == 1:
@@ -514,7 +514,7 @@ def _check_classes(title: str, variant: Variant, content: Content, paths: Sequen
 
 
 def _checksums(variant: Variant, paths: Sequence[Path]) -> dict[str, str]:
-    """What is known of the files a store was built from, by name."""
+    """Checksums of the files a store was built from, by name."""
     if len(paths) == len(variant.archives):
         known = zip(variant.archives, paths, strict=True)
         return {archive.name: "folder" if path.is_dir() else archive.checksum for archive, path in known}

@@ -40,7 +40,7 @@ D_co = TypeVar("D_co", bound=StoredMetaDataset, covariant=True)
 
 
 class Helper(Protocol[D_co]):
-    """What all helpers are called with; `help(miniimagenet)` explains it."""
+    """The arguments of all helpers; `help(miniimagenet)` explains them."""
 
     def __call__(
         self,

@@ -63,7 +63,7 @@ def is_image(name: str, ending: str) -> bool:
 
 
 def decoder() -> str:
-    """Which library decodes JPEG files, whose pixels are not the same in all."""
+    """Name of the library that decodes JPEG files: pixels differ from one to the other."""
     import PIL
     from PIL import features
 

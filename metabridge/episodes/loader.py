@@ -38,7 +38,7 @@ class EpisodeLoader:
     Args:
         dataset: a meta-dataset.
         batch_size: episodes per batch and rank.
-        num_batches: batches per epoch, or `math.inf` for a stream without end.
+        num_batches: batches per epoch, or `math.inf` for an endless stream.
         seed: seed of the episodes; `None` takes the dataset's.
         shard: `(rank, world)`.
         start: index of the first episode; the same on all ranks.

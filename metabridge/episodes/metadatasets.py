@@ -370,7 +370,7 @@ class CombinationMetaDataset(MetaDataset):
         }
 
     def _optional_description(self) -> dict[str, Any]:
-        """What most meta-datasets do not have and, where it is missing, leaves no trace in the fingerprint."""
+        """Parts that most meta-datasets lack; a missing one leaves no trace in the fingerprint."""
         found: dict[str, Any] = {}
         if self.transforms:
             found["transform"] = [repr(each) for each in self.transforms]

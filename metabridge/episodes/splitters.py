@@ -69,7 +69,7 @@ class Splitter:
 
     @property
     def description(self) -> dict[str, Any]:
-        """What of this splitter decides an episode, as JSON-ready values."""
+        """The choices of this splitter that decide an episode, as JSON-ready values."""
         return {"splits": [list(split) for split in self.splits], "shuffle": self.shuffle}
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class WeightedSplitter(Splitter):
 
     @property
     def description(self) -> dict[str, Any]:
-        """What of this splitter decides an episode, as JSON-ready values."""
+        """The choices of this splitter that decide an episode, as JSON-ready values."""
         return {
             **super().description,
             "weights": list(self.weights),

@@ -166,7 +166,7 @@ class SupervisedView:
         return inputs[0], int(labels[0])
 
     def __getitems__(self, indices: list[int]) -> list[tuple[npt.NDArray[np.float32], int]]:
-        """What `torch.utils.data.DataLoader` asks for when it makes a batch."""
+        """The pairs at `indices`, for `torch.utils.data.DataLoader`, which calls this when it makes a batch."""
         inputs, labels = self.gather(indices)
         return list(zip(inputs, labels.tolist(), strict=True))
 

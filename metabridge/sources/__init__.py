@@ -1,4 +1,4 @@
-"""Class sources: where the examples of each class are, in memory, in files, or in somebody's dataset."""
+"""Class sources: where the examples of each class are, in memory, in files, or in another library's dataset."""
 
 from metabridge.sources.array import ArraySource
 from metabridge.sources.base import ClassSource

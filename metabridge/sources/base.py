@@ -1,4 +1,4 @@
-"""What metabridge asks of a store of examples, and the fingerprint that identifies its content."""
+"""The protocol of class sources, and the fingerprint that identifies their content."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol

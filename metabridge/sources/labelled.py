@@ -100,7 +100,7 @@ class LabelledSource(LazySource):
         return self._example(self._index(row))
 
     def where(self, row: int) -> str:
-        """Which example of the dataset a row is."""
+        """The example of the dataset behind a row, for messages."""
         return f"`dataset[{self._index(row)}]`"
 
     def _index(self, row: int) -> int:
@@ -145,7 +145,7 @@ def labels_of(dataset: Any, label_column: str = "label", progress: bool = True) 
 
 
 def _labels_at_hand(dataset: Any, label_column: str) -> npt.NDArray[Any] | None:
-    """The labels of a dataset that are to be had without decoding an image."""
+    """The labels of a dataset that can be read without decoding an image."""
     if hasattr(dataset, "column_names"):
         check_choice(label_column, "label_column", dataset.column_names)
         return label_array(dataset[label_column][:])

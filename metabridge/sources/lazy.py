@@ -1,4 +1,4 @@
-"""What sources have in common that read an example when it is asked for."""
+"""The base of sources that read an example when it is asked for."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -89,7 +89,7 @@ class LazySource(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """What `compute_fingerprint` returns, computed once."""
+        """The result of `compute_fingerprint`, computed once."""
         return self.compute_fingerprint()
 
     def compute_fingerprint(self) -> str:

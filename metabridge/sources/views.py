@@ -87,7 +87,7 @@ def rename_classes(source: ClassSource, names: Mapping[str, str] | Callable[[str
 
 
 class _View(ABC):
-    """What views have in common."""
+    """The base of all views."""
 
     class_names: tuple[str, ...]
     class_sizes: npt.NDArray[np.int64]
@@ -96,7 +96,7 @@ class _View(ABC):
 
     @cached_property
     def fingerprint(self) -> str:
-        """That of the same content in one array; or of the other sources' fingerprints, if one has no digests."""
+        """The fingerprint of the same content in one array; one of their fingerprints where digests are missing."""
         digests = self.class_digests
         if digests is None:
             return self._fingerprint_of_parts()
@@ -139,7 +139,7 @@ class _Renamed(_View):
         return _digest("renamed", [self.source.fingerprint, *self.class_names])
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        """What the other source gathers."""
+        """Copy the examples out of the other source; see `ClassSource.gather`."""
         return self.source.gather(class_ids, example_ids)
 
     def select(self, class_ids: ClassIds) -> "_Renamed":

@@ -38,7 +38,7 @@ def write_arrays(path: str | os.PathLike[str], kind: str, arrays: Mapping[str, n
 
 
 def read_arrays(path: str | os.PathLike[str], kind: str) -> dict[str, npt.NDArray[Any]]:
-    """What `write_arrays` wrote, in the same order.
+    """Read a file of `write_arrays`: name → array, in the same order.
 
     Raises:
         FileNotFoundError: if there is no such file.

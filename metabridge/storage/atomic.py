@@ -20,8 +20,8 @@ __all__ = ["is_full_disk", "remove_orphans", "replacing", "synchronise", "tempor
 def replacing(target: Path, needed: int) -> Iterator[Path]:
     """A new empty file beside `target`, which takes its place when the block ends without an error.
 
-    What a killed writer of `target` left is removed first. The bytes are on the disk before the file gets its good
-    name, so that this name never stands for unwritten ones.
+    A file that a killed writer of `target` left is removed first. The bytes are on the disk before the file gets its
+    good name, so that this name never stands for unwritten ones.
 
     Args:
         target: where the file will be; its folder is made if missing.

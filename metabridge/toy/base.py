@@ -1,4 +1,4 @@
-"""What all toy regression problems share: tasks and episodes by arithmetic on stream words, nothing stored."""
+"""The base of all toy regression problems: tasks and episodes by arithmetic on stream words, nothing stored."""
 
 from abc import abstractmethod
 from collections.abc import Iterator

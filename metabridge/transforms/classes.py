@@ -10,7 +10,7 @@ __all__ = ["ClassAugmentation", "HorizontalFlip", "Rotation", "VerticalFlip", "e
 
 
 class ClassAugmentation(Protocol):
-    """What every class augmentation is: a deterministic map of images to images of the same shape.
+    """A class augmentation: a deterministic map of images to images of the same shape.
 
     Its `repr` is part of the episodes' fingerprint, so it must say everything that decides the result.
     """

@@ -43,7 +43,7 @@ _PIECE = 1 << 18  # floats that stay in a processor's cache from one operation t
 
 @runtime_checkable
 class ImageTransform(Protocol):
-    """What every image transform is. Its `repr` is part of the episodes' fingerprint: it must say everything."""
+    """An image transform. Its `repr` is part of the episodes' fingerprint: it must say everything."""
 
     @property
     def num_words(self) -> int:

@@ -3,17 +3,14 @@
 import io
 import os
 import random
-import stat
 import struct
 import tarfile
 import tracemalloc
 import zipfile
-from contextlib import suppress
 
 import pytest
 
-from metabridge.archives import members as archives
-from metabridge.archives.members import open_members, unsafe_reason
+from metabridge.archives.members import open_members
 
 FILES = {"top/b.png": b"bb" * 50, "top/a/c.png": b"c" * 300, "top/a.txt": b""}
 
@@ -66,84 +63,12 @@ def test_an_unknown_member_is_a_key_error(archive, tmp_path):
             members.read("../evil")
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("../evil", "leaves its folder"),
-        ("top/../../evil", "leaves its folder"),
-        ("../", "leaves its folder"),
-        ("/etc/evil", "is an absolute path"),
-        ("C:/evil", "names a drive"),
-        ("C:evil", "names a drive"),
-        ("..\\evil", "holds a backslash"),
-        ("top//evil", "is not a plain path"),
-        ("./evil", "is not a plain path"),
-    ],
-)
-def test_an_unsafe_name_is_refused(tmp_path, snapshot, name, reason):
-    path = write_zip(tmp_path / "bad.zip", {**FILES, name: b"evil"})
-    before = snapshot(tmp_path)
-    with pytest.raises(ValueError, match=rf"bad\.zip: member .*evil.* {reason}|'\.\./' {reason}"):
-        open_members(path)
-    assert snapshot(tmp_path) == before
-
-
-def test_a_name_cut_by_a_null_byte_is_refused(tmp_path):
-    path = write_zip(tmp_path / "bad.zip", {"aXb.png": b"evil"})
-    path.write_bytes(path.read_bytes().replace(b"aXb.png", b"a\0b.png"))
-    with pytest.raises(ValueError, match="is not a plain path"):
-        open_members(path)
-
-
-def test_a_plain_name_is_safe():
-    assert unsafe_reason("images_background/Ojibwe_(Canadian_Aboriginal_Syllabics)/character01/0001_01.png") is None
-
-
-@pytest.mark.parametrize(
-    ("kind", "reason"),
-    [(stat.S_IFLNK, "is a symbolic link"), (stat.S_IFIFO, "is neither a file nor a folder")],
-)
-def test_a_member_that_is_no_file_is_refused(tmp_path, kind, reason):
-    info = zipfile.ZipInfo("top/link.png")
-    info.external_attr = (kind | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as zip_file:
-        zip_file.writestr(info, "/etc/passwd")
-    with pytest.raises(ValueError, match=f"'top/link.png' {reason}"):
-        open_members(tmp_path / "bad.zip")
-
-
-def test_an_encrypted_member_is_refused(archive):
-    patch_headers(archive, 6, 8, 1)
-    with pytest.raises(ValueError, match=r"good\.zip: member 'top/b\.png' is encrypted"):
-        open_members(archive)
-
-
-def test_an_unusual_compression_is_refused(tmp_path):
-    path = write_zip(tmp_path / "bad.zip", FILES, zipfile.ZIP_BZIP2)
-    with pytest.raises(ValueError, match=r"'top/b\.png' is compressed by method 12"):
-        open_members(path)
-
-
-def test_a_duplicate_member_is_refused(archive):
-    with zipfile.ZipFile(archive, "a") as zip_file, pytest.warns(UserWarning, match="Duplicate name"):
-        zip_file.writestr("top/b.png", b"another")
-    with pytest.raises(ValueError, match=r"'top/b\.png' appears twice"):
-        open_members(archive)
-
-
 def test_a_bomb_is_refused_before_it_is_read(tmp_path):
     path = write_zip(tmp_path / "bomb.zip", {"top/a.png": bytes(1 << 20)})
     assert path.stat().st_size < 2000
     with pytest.raises(ValueError, match=r"'top/a\.png' holds 1,048,576 bytes uncompressed, more than the 1,000"):
         open_members(path, max_member_bytes=1000)
     assert len(read_all(path)["top/a.png"]) == 1 << 20
-
-
-@pytest.mark.parametrize("announced", [10, 99, 101, 5000])
-def test_a_member_that_lies_about_its_size_is_damaged(archive, announced):
-    patch_headers(archive, 22, 24, announced, "<I")
-    with open_members(archive) as members, pytest.raises(ValueError, match=r"member 'top/b\.png' is damaged"):
-        members.read("top/b.png")
 
 
 def test_a_wrong_crc_is_damage(archive):
@@ -155,40 +80,19 @@ def test_a_wrong_crc_is_damage(archive):
         members.read("top/b.png")
 
 
-def test_a_file_that_is_no_zip_is_refused(tmp_path):
-    for content in (b"", b"<html>quota exceeded</html>"):
-        (tmp_path / "page.zip").write_bytes(content)
-        with pytest.raises(ValueError, match=r"page\.zip is not a readable zip archive .*get it again"):
-            open_members(tmp_path / "page.zip")
+@pytest.mark.parametrize("name", ["page.zip", "page.tar", "page.tar.gz"])
+@pytest.mark.parametrize(
+    "content", [b"", b"<html>quota exceeded</html>", b"PK", b"PK\x03\x04" + bytes(50), b"\x1f\x8b\x08"]
+)
+def test_a_file_that_is_no_archive_is_refused(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{name} is not a readable zip or tar archive \([^\n]*\); .* get it again"):
+        open_members(tmp_path / name)
 
 
 def test_a_missing_archive_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no archive or folder at .*absent\.zip"):
         open_members(tmp_path / "absent.zip")
-
-
-def test_a_damaged_archive_gives_its_bytes_or_a_value_error(archive):
-    """Cut anywhere, or with any bytes overwritten: never another exception, never wrong bytes.
-
-    That a member is missing altogether is for the archive's checksum to find.
-    """
-    raw = archive.read_bytes()
-    draw = random.Random(0)
-    damaged = [raw[:length] for length in range(0, len(raw), 7)]
-    for _ in range(400):
-        changed = bytearray(raw)
-        for _ in range(draw.randint(1, 3)):
-            changed[draw.randrange(len(raw))] = draw.randrange(256)
-        damaged.append(bytes(changed))
-    errors = []
-    for content in damaged:
-        archive.write_bytes(content)
-        try:
-            assert set(read_all(archive).values()) <= set(FILES.values())
-        except ValueError as error:
-            errors.append(str(error))
-    assert len(errors) > len(damaged) // 2
-    assert all(str(archive) in error for error in errors)
 
 
 def test_a_link_out_of_a_folder_is_refused(tmp_path):
@@ -282,53 +186,6 @@ def test_folders_and_the_dot_that_tar_writes_are_no_members(tmp_path):
 
 
 @pytest.mark.parametrize("compression", TARS)
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("../evil", "leaves its folder"),
-        ("top/../../evil", "leaves its folder"),
-        ("./../evil", "leaves its folder"),
-        ("/etc/evil", "is an absolute path"),
-        ("C:/evil", "names a drive"),
-        ("..\\evil", "holds a backslash"),
-        ("top//evil", "is not a plain path"),
-        ("././evil", "is not a plain path"),
-    ],
-)
-def test_an_unsafe_name_in_a_tar_is_refused(tmp_path, compression, name, reason):
-    path = write_tar(tmp_path / f"bad{TARS[compression]}", {**FILES, name: b"evil"}, compression)
-    with pytest.raises(ValueError, match=rf"bad\{TARS[compression]}: member '.*evil' {reason}; nothing was read"):
-        open_members(path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}, "is a symbolic link"),
-        ({"type": tarfile.SYMTYPE, "linkname": "top/b.png"}, "is a symbolic link"),
-        ({"type": tarfile.LNKTYPE, "linkname": "top/b.png"}, "is a hard link"),
-        ({"type": tarfile.LNKTYPE, "linkname": "../../etc/passwd"}, "is a hard link"),
-        ({"type": tarfile.CHRTYPE}, "is neither a file nor a folder"),
-        ({"type": tarfile.BLKTYPE}, "is neither a file nor a folder"),
-        ({"type": tarfile.FIFOTYPE}, "is neither a file nor a folder"),
-        ({"type": tarfile.CONTTYPE, "size": 0}, "is neither a file nor a folder"),
-        ({"type": b"Z", "size": 0}, "is neither a file nor a folder"),
-        ({"pax_headers": {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.map": "0,1"}}, "is a sparse"),
-    ],
-)
-def test_a_tar_member_that_is_no_file_is_refused(tmp_path, changes, reason):
-    path = write_tar(tmp_path / "bad.tar", {**FILES, "top/evil": b"x"}, **changes)
-    with pytest.raises(ValueError, match=rf"bad\.tar: member 'top/evil' {reason}"):
-        open_members(path)
-
-
-def test_a_duplicate_in_a_tar_is_refused(tmp_path):
-    path = write_tar(tmp_path / "bad.tar", {**FILES, "./top/b.png": b"another"})
-    with pytest.raises(ValueError, match=r"member '\./top/b\.png' appears twice"):
-        open_members(path)
-
-
-@pytest.mark.parametrize("compression", TARS)
 def test_a_tar_bomb_is_refused_before_it_is_unpacked(tmp_path, compression):
     path = write_tar(tmp_path / "bomb", {"a": b"", "b": bytes(8 << 20)}, compression)
     tracemalloc.start()
@@ -341,83 +198,28 @@ def test_a_tar_bomb_is_refused_before_it_is_unpacked(tmp_path, compression):
     assert len(read_all(path)["b"]) == 8 << 20
 
 
-@pytest.mark.parametrize("write", [write_zip, write_tar])
-def test_many_members_that_are_a_bomb_together_are_refused(tmp_path, write, monkeypatch):
-    path = write(tmp_path / "bomb", {f"{i:02d}": bytes(100) for i in range(30)})
+@pytest.mark.parametrize("kind", ["zip", "tar", "folder"])
+def test_many_members_that_are_a_bomb_together_are_refused(tmp_path, kind):
+    files = {f"{i:02d}": bytes(100) for i in range(30)}
+    path = tmp_path / "bomb"
+    if kind == "folder":
+        path.mkdir()
+        for name, content in files.items():
+            (path / name).write_bytes(content)
+    else:
+        {"zip": write_zip, "tar": write_tar}[kind](path, files)
     assert len(read_all(path, max_total_bytes=3000)) == 30
-    with pytest.raises(ValueError, match=r"'29' brings all members together to 3,000 bytes .* the 2,999 allowed"):
-        open_members(path, max_total_bytes=2999)
-    monkeypatch.setattr(archives, "_MAX_MEMBERS", 20)
-    with pytest.raises(ValueError, match="'20' is one more than the 20 members allowed"):
-        open_members(path)
+    with open_members(path, max_total_bytes=3000) as members:
+        for _ in range(3):
+            assert members.read("00") == bytes(100), "reading again adds nothing"
+    with pytest.raises(ValueError, match=r"'29' brings the members to 3,000 bytes, more than the 2,999 allowed"):
+        read_all(path, max_total_bytes=2999)
 
 
-@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
-def test_a_name_as_long_as_a_bomb_is_refused(tmp_path, form):
-    path = write_tar(tmp_path / "bomb.tar.gz", {**FILES, "n" * (8 << 20): b""}, "gz", form)
-    assert path.stat().st_size < 40_000
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match=r"bomb\.tar\.gz is not a readable tar archive \(a header is longer than"):
-            open_members(path)
-        assert tracemalloc.get_traced_memory()[1] < 4 << 20
-    finally:
-        tracemalloc.stop()
-
-
-def tar_header(name, size, kind=b"0"):
-    """A header block with any size, negative ones included."""
-    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
-    block[156:157] = kind
-    block[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
-    block[148:156] = b" " * 8
-    block[148:156] = b"%06o\0 " % sum(block)
-    return bytes(block)
-
-
-@pytest.mark.parametrize("kind", [b"0", b"L", b"x"])
-@pytest.mark.parametrize("size", [-512, -1024, -(1 << 40), 1 << 70])
-def test_a_tar_that_leads_backwards_or_nowhere_ends(tmp_path, kind, size):
-    path = tmp_path / "bad.tar"
-    path.write_bytes(tar_header("a", 0) + tar_header("b", size, kind) + bytes(10240))
-    reason = "its headers do not follow" if kind == b"0" and size == -512 else ""
-    with pytest.raises(ValueError, match=rf"bad\.tar.*{reason}"):
-        open_members(path)
-
-
-def test_a_damaged_tar_gives_its_bytes_or_a_value_error(tmp_path):
-    """Cut anywhere: always an error. Any bytes overwritten: never another exception."""
-    draw = random.Random(0)
-    path = tmp_path / "data.tar"
-    for compression in TARS:
-        raw = write_tar(path, {**FILES, "n" * 120: b"long"}, compression).read_bytes()
-        end = len(raw) if compression else raw.rfind(b"long") + 4
-        for length in range(0, end, 61):
-            path.write_bytes(raw[:length])
-            with pytest.raises(ValueError, match=r"data\.tar"):
-                read_all(path)
-        for _ in range(150):
-            changed = bytearray(raw)
-            for _ in range(draw.randint(1, 3)):
-                changed[draw.randrange(end)] = draw.randrange(256)
-            path.write_bytes(changed)
-            with suppress(ValueError):
-                read_all(path)
-
-
-def test_what_tar_cannot_read_is_not_the_end(tmp_path):
-    path = write_tar(tmp_path / "data.tar", FILES)
-    raw = bytearray(path.read_bytes())
-    raw[raw.rfind(b"top/a.txt") + 150] ^= 1  # the checksum of the last header
-    path.write_bytes(raw)
-    with pytest.raises(ValueError, match=r"data\.tar is not a readable tar archive \(it does not end as"):
-        open_members(path)
-
-
-def test_a_tar_of_nothing_is_refused(tmp_path):
-    (tmp_path / "empty.tar").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"empty\.tar is not a readable tar archive \(empty file\)"):
-        open_members(tmp_path / "empty.tar")
+def test_what_is_no_file_in_a_tar_is_no_member(tmp_path):
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE):
+        path = write_tar(tmp_path / "data.tar", {**FILES, "top/other": b""}, type=kind, linkname="/etc/passwd")
+        assert read_all(path) == FILES
 
 
 # Streams -------------------------------------------------------------------------------------------------
@@ -466,8 +268,9 @@ def test_a_stream_is_one_pass_over_a_compressed_archive(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "data.tar.gz", files, "gz")
     with open_members(path) as members:
         rewinds = []
-        rewind = members._tar._buffer.raw._rewind
-        monkeypatch.setattr(members._tar._buffer.raw, "_rewind", lambda: (rewinds.append(1), rewind()))
+        unpacking = members._tar.fileobj._buffer.raw
+        rewind = unpacking._rewind
+        monkeypatch.setattr(unpacking, "_rewind", lambda: (rewinds.append(1), rewind()))
         assert dict(members.stream()) == files
         assert len(rewinds) == 1
 
@@ -481,24 +284,3 @@ def test_a_stream_holds_one_member_in_memory(tmp_path):
             assert tracemalloc.get_traced_memory()[1] < 10 << 20
         finally:
             tracemalloc.stop()
-
-
-def test_an_open_member_that_lies_about_its_size_is_damaged(archive):
-    for announced in (10, 99, 101, 5000):
-        patch_headers(archive, 22, 24, announced, "<I")
-        with (
-            open_members(archive) as members,
-            members.open("top/b.png") as file,
-            pytest.raises(ValueError, match=r"member 'top/b\.png' is damaged"),
-        ):
-            file.read()
-
-
-def test_a_tar_cut_short_after_it_was_opened_is_damaged(tmp_path):
-    path = write_tar(tmp_path / "data.tar", {"a": bytes(100_000)})
-    with open_members(path) as members:
-        os.truncate(path, 50_000)
-        with pytest.raises(ValueError, match="member 'a' is damaged"):
-            members.read("a")
-        with members.open("a") as file, pytest.raises(ValueError, match="member 'a' is damaged"):
-            file.read()

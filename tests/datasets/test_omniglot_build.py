@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import zipfile
 import zlib
 from pathlib import Path
 
@@ -209,7 +208,7 @@ def test_a_damaged_archive_fails_its_checksum(made, official, origin, refuses, d
 
 @pytest.mark.parametrize(
     ("damage", "message"),
-    [(damage_truncate, "is not a readable zip archive"), (damage_middle, r"member '.*\.png' is damaged")],
+    [(damage_truncate, "is not a readable zip or tar archive"), (damage_middle, r"member '.*\.png' is damaged")],
 )
 def test_a_damaged_archive_with_the_right_checksum_is_refused_too(made, official, origin, refuses, damage, message):
     path = made().write_zip(origin)
@@ -218,23 +217,7 @@ def test_a_damaged_archive_with_the_right_checksum_is_refused_too(made, official
     refuses(path, ValueError, rf"{SMALL1}\.zip.*{message}")
 
 
-@pytest.mark.parametrize("name", ["../evil", "/evil", "C:/evil", "..\\evil"])
-def test_an_archive_that_leaves_its_folder_is_refused(made, official, origin, refuses, name):
-    path = made().write_zip(origin)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(name, b"evil")
-    official("small1", path)
-    refuses(path, ValueError, rf"{SMALL1}\.zip: member '.*evil'")
-
-
-def test_a_link_in_an_archive_or_a_folder_is_refused(made, official, origin, refuses):
-    path = made().write_zip(origin / "zip")
-    info = zipfile.ZipInfo(f"{SMALL1}/link")
-    info.external_attr = 0o120777 << 16
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(info, "/etc/passwd")
-    official("small1", path)
-    refuses(path, ValueError, "link' is a symbolic link")
+def test_a_link_out_of_a_folder_is_refused(made, origin, refuses):
     folder = made().write_folder(origin)
     (folder / "link").symlink_to("/etc/passwd")
     refuses(folder, ValueError, "'link' is a symbolic link that leaves its folder")

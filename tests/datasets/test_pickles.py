@@ -26,10 +26,10 @@ def plain_data():
     array = np.arange(12.0).reshape(3, 4)
     shared = [1, "two"]
     return {
-        "numbers": [0, 255, -5, 2**100, 1.5, float("inf"), True, False, None, 1 + 2j],
+        "numbers": [0, 255, -5, 2**100, 1.5, float("inf"), True, False, None],
         "text": ["", "a", "ü" * 300, "\0'\"\n"],
-        "bytes": [b"", b"a\xff", bytes(range(256)) * 2, bytearray(b"x\x80")],
-        "containers": [(), (1,), (1, (2,)), {1: {2: 3}}, {(1, "a"): 2}, {1, 2}, frozenset([3]), [[], []]],
+        "bytes": [b"", b"a\xff", bytes(range(256)) * 2],
+        "containers": [(), (1,), (1, (2,)), {1: {2: 3}}, {(1, "a"): 2}, [[], []]],
         "arrays": [array, array.T, array[:, ::2], np.zeros((0, 5)), np.array(7, ">i4"), np.array([True])],
         "images": np.random.default_rng(0).integers(0, 256, (3, 84, 84, 3), np.uint8),
         "strings": [np.array(["x", "yy"]), np.array([b"s", b"tt"])],
@@ -227,7 +227,9 @@ HOSTILE = [
     (np.ma.zeros(3), r"global 'numpy\.ma\.core\._mareconstruct'"),
     (np.random.default_rng(0), r"global 'numpy\.random\._pickle"),
     ({((1,),): 2}, "it uses an object of type tuple as a key"),
-    ({frozenset([1]): 2}, "it uses an object of type frozenset as a key"),
+    ({1, 2}, r"global '(builtins|__builtin__)\.set'|an operation that makes"),
+    (frozenset([1]), r"global '(builtins|__builtin__)\.frozenset'|an operation that makes"),
+    (1 + 2j, r"global '(builtins|__builtin__)\.complex'"),
 ]
 
 
@@ -288,22 +290,18 @@ OPERATIONS = [
     (b"c_codecs\nencode\n\x8c\x01a\x8c\x06rot_13\x86R.", "it encodes as an object of type str"),
     (b"c_codecs\nencode\nC\x01a\x8c\x06latin1\x86R.", "for one of type str"),
     (b"cbuiltins\nbytes\nJ\xff\xff\xff\x7f\x85R.", "it calls bytes with arguments"),
-    (b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", "for one of type bytes"),
-    (b"cbuiltins\nset\n\x8c\x02ab\x85R.", "for one of type list"),
-    (b"cbuiltins\ncomplex\n\x8c\x01a\x8c\x01b\x86R.", "for one of type float"),
-    (b"cbuiltins\ncomplex\n)R.", "is not a readable pickle"),
+    (b"cbuiltins\nbytearray\nJ\xff\xff\xff\x7f\x85R.", r"global 'builtins\.bytearray'"),
     (b"cos\npath.join\n.", r"global 'os\.path\.join'"),
     (b"cnumpy\ndtype.newbyteorder\n.", r"global 'numpy\.dtype\.newbyteorder'"),
     (b"}K\x01a.", "for one of type list"),
-    (b"\x8f]a.", "for one of type list"),
+    (b"\x8f.", "an operation that makes"),
     (b"]K\x01K\x02s.", "for one of type dict"),
     (b"](K\x01K\x02u.", "for one of type dict"),
-    (b"](K\x01\x90.", "for one of type set"),
+    (b"](K\x01\x90.", "an operation that makes"),
     (b"}]K\x01s.", "it uses an object of type list as a key"),
     (b"}(]K\x01u.", "it uses an object of type list as a key"),
     (b"(]K\x01d.", "it uses an object of type list as a key"),
-    (b"\x8f(]\x90.", "it uses an object of type list as a key"),
-    (b"(]\x91.", "it uses an object of type list as a key"),
+    (b"(K\x01\x91.", "an operation that makes"),
     (b"}(K\x01u.", "is not a readable pickle"),
     (ARRAY + b".", "it holds an object of type _Pending"),
     (b"](" + ARRAY + b"\x94\x85h\x00(K\x01K\x01\x85" + U1 + b"\x89C\x01xtbe.", "it holds an object of type _Pending"),
@@ -392,8 +390,7 @@ def test_what_is_copied_again_and_again_is_refused():
         b"](" + b"T" + struct.pack("<i", 1 << 16) + b"a" * (1 << 16) + b"\x940" + U1 + b"\x940"
         + (ARRAY + b"(K\x01J\x00\x00\x01\x00\x85h\x01\x89h\x00tb") * 500 + b"e."
     )  # fmt: skip
-    sets = b"](](" + b"K\x01" * 60_000 + b"e\x940cbuiltins\nset\n\x940" + b"h\x01h\x00\x85R" * 2000 + b"e."
-    for content in (encodes, arrays, sets):
+    for content in (encodes, arrays):
 
         def load(content=content):
             with pytest.raises(ValueError, match=r"bomb\.pkl: it builds more data than it holds"):
@@ -517,8 +514,13 @@ def test_a_list_is_read_from_a_file_that_cannot_seek(tmp_path):
     with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
         archive.writestr("list.pkl", pickle.dumps([[1], [2]]))
     with open_members(tmp_path / "data.zip") as members:
-        assert not members.open("list.pkl").seekable()
-        assert list(stream_pickled_list(lambda: members.open("list.pkl"), "list.pkl")) == [[1], [2]]
+
+        def open_file():
+            file = members.open("list.pkl")
+            file.seek = file.tell = None
+            return file
+
+        assert list(stream_pickled_list(open_file, "list.pkl")) == [[1], [2]]
 
 
 def test_files_are_closed_however_reading_ends(tmp_path):
