@@ -20,7 +20,7 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
     names, so an optimiser of the one is one of the other.
 
     `params` holds all `nnx.Param`s, by their dotted paths; a tied parameter has one name. To adapt only some, name
-    them in `gradient_update_parameters(…, adapt="head.*")`; to call with only some, complete them first with
+    them in `gradient_update_parameters(…, names="head.*")`; to call with only some, complete them first with
     `complete_parameters`. `train()` and `eval()` of the result reach what is inside, not the top-level flags of
     `module`.
 

@@ -250,14 +250,6 @@ def test_a_plain_layer_inside_is_not_adapted(backend64):
     assert_close(model(inputs, params=backend64.parameters(model)), model(inputs), "forward")
 
 
-def test_meta_modules_hidden_in_a_plain_container_are_an_error(backend64):
-    hidden = backend64.plain_sequence(backend64.layer("MetaLinear", 6, 6))
-    model, inputs = stack(backend64, hidden), backend64.array(LINEAR.inputs())
-    assert len(backend64.parameters(model)) == 6
-    with pytest.raises(ValueError, match=r"MetaSequential.*'1'.* is no MetaModule"):
-        model(inputs, params=backend64.parameters(model))
-
-
 def test_a_shared_layer_is_listed_once(backend64):
     shared = backend64.layer("MetaLinear", 3, 3)
     model = backend64.layer("MetaSequential", shared, backend64.relu, shared)

@@ -1,6 +1,6 @@
 """Layer, group, instance and root-mean-square normalisation as MetaModules."""
 
-from torch import nn
+from torch import Tensor, nn
 
 from torch_backend.modules.module import MetaLayer
 
@@ -84,10 +84,12 @@ class MetaInstanceNorm3d(MetaLayer, nn.InstanceNorm3d):
 class MetaRMSNorm(MetaLayer, nn.RMSNorm):
     """`torch.nn.RMSNorm` with `forward(input, params=None)` (Zhang & Sennrich 2019).
 
-    Divide `(..., *normalized_shape)` by its root mean square over the last axes.
-
     Constructor, state dict and behaviour without `params` are those of `torch.nn.RMSNorm`. `params` holds
     `weight`, of `normalized_shape`, unless `elementwise_affine=False`.
     """
 
     _meta_is_exact = True
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Divide `(..., *normalized_shape)` by its root mean square over the last axes."""
+        return super().forward(input)

@@ -26,7 +26,7 @@ def as_meta_module(module: nn.Module, batch_norm: BatchNormPolicy = "batch") -> 
     with such a call.
 
     `params` holds all parameters, by the names of `module.named_parameters()`; a tied parameter has one name.
-    To adapt only some, name them in `gradient_update_parameters(…, adapt="fc.*")`; to call with only some, complete
+    To adapt only some, name them in `gradient_update_parameters(…, names="fc.*")`; to call with only some, complete
     them first with `complete_parameters`. The call never changes a buffer when `params` are given.
 
         >>> from torchvision.models import resnet18
