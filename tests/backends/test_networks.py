@@ -25,7 +25,9 @@ def _tiny(input_shape, outputs, hidden):
 @pytest.fixture
 def tiny(monkeypatch):
     """A network that only this test knows, after one entry in the table."""
-    monkeypatch.setitem(NETWORKS, "tiny", Network(_tiny, takes_images=True, poolings=None, meta_gradient=1e-9))
+    monkeypatch.setitem(
+        NETWORKS, "tiny", Network(_tiny, takes_images=True, poolings=None, widths=(6,), meta_gradient=1e-9)
+    )
     return ModelConfig("tiny", (5, 4, 2), 3, (6,))
 
 
@@ -73,7 +75,11 @@ def test_a_kind_of_layer_that_a_backend_lacks_is_an_error(monkeypatch, backend):
     class Unheard(Layer):
         pass
 
-    layers = lambda input_shape, outputs, hidden: chain(head=Unheard())  # noqa: E731
-    monkeypatch.setitem(NETWORKS, "odd", Network(layers, takes_images=False, poolings=None, meta_gradient=1e-9))
+    def layers(input_shape, outputs, hidden):
+        return chain(head=Unheard())
+
+    monkeypatch.setitem(
+        NETWORKS, "odd", Network(layers, takes_images=False, poolings=None, widths=(6,), meta_gradient=1e-9)
+    )
     with pytest.raises(TypeError, match=r"cannot build .*Unheard.*; give this kind of layer a case"):
         backend.models.build_model(ModelConfig("odd"))
