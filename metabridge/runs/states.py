@@ -68,7 +68,7 @@ def split_state(
     Raises:
         ValueError: if a name is missing or unknown, as for another optimiser or network, or a shape differs.
     """
-    groups = _groups({_PARAMETERS: dict.fromkeys(shapes), _OPTIMISER: optimiser})
+    groups = _groups({_PARAMETERS: dict.fromkeys(shapes, 0), _OPTIMISER: optimiser})
     expected: dict[str, tuple[int, ...]] = {_STEPS: ()}
     for path, members in groups.items():
         by_parameter = set(members) == set(shapes)
