@@ -1,21 +1,17 @@
 """Embeddings and bags of embeddings."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_backend.modules.exact.context import Context
 from torch_backend.modules.exact.transforms import active_transforms
-
-if TYPE_CHECKING:
-    from torch_backend.modules.exact.mode import ExactDerivatives
 
 __all__ = ["embedding", "embedding_bag"]
 
 
 def embedding(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     weight: Tensor,
     padding_idx: int | None = None,
@@ -34,7 +30,7 @@ def embedding(
 
 
 def embedding_bag(
-    context: "ExactDerivatives",
+    context: Context,
     input: Tensor,
     weight: Tensor,
     offsets: Tensor | None = None,

@@ -1,27 +1,22 @@
 """Bilinear maps, activations and weight normalisation."""
 
-from typing import TYPE_CHECKING
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch_backend.modules.exact.mode import ExactDerivatives
+from torch_backend.modules.exact.context import Context
 
 __all__ = ["bilinear", "hardsigmoid", "prelu", "weight_norm"]
 
 
-def bilinear(
-    mode: "ExactDerivatives", input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None
-) -> Tensor:
+def bilinear(mode: Context, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.bilinear` as one contraction, which `vmap` can batch."""
     del mode
     outputs = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
     return outputs if bias is None else outputs + bias
 
 
-def prelu(mode: "ExactDerivatives", input: Tensor, weight: Tensor) -> Tensor:
+def prelu(mode: Context, input: Tensor, weight: Tensor) -> Tensor:
     """`F.prelu` with the right derivative at 0."""
     del mode
     weight = weight.to(input.dtype)  # as under autocast
@@ -29,13 +24,13 @@ def prelu(mode: "ExactDerivatives", input: Tensor, weight: Tensor) -> Tensor:
     return torch.where(input > 0, input, slope * input)
 
 
-def weight_norm(mode: "ExactDerivatives", v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+def weight_norm(mode: Context, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     """`g · v / ‖v‖`, differentiable twice."""
     del mode
     return v * (g / torch.norm_except_dim(v, 2, dim))
 
 
-def hardsigmoid(mode: "ExactDerivatives", input: Tensor, inplace: bool = False) -> Tensor:
+def hardsigmoid(mode: Context, input: Tensor, inplace: bool = False) -> Tensor:
     """`relu6(x + 3) / 6`, differentiable twice."""
     del mode, inplace
     return F.relu6(input + 3) / 6

@@ -1,21 +1,19 @@
 """Batch, instance and layer normalisation."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_backend.modules.exact.context import Context
 from torch_backend.modules.exact.transforms import active_transforms
-
-if TYPE_CHECKING:
-    from torch_backend.modules.exact.mode import ExactDerivatives
 
 __all__ = ["batch_norm", "instance_norm", "layer_norm", "torch_batch_norm", "torch_instance_norm", "torch_layer_norm"]
 
 
 def batch_norm(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     running_mean: Tensor | None,
     running_var: Tensor | None,
@@ -46,7 +44,7 @@ def batch_norm(
 
 
 def instance_norm(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
@@ -83,7 +81,7 @@ def _check_features(input: Tensor, *per_feature: Tensor | None) -> None:
 
 
 def _observe(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     axes: list[int],
     running_mean: Any,
@@ -98,7 +96,7 @@ def _observe(
 
 
 def layer_norm(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     normalized_shape: list[int],
     weight: Tensor | None = None,
@@ -134,7 +132,7 @@ def _scale_and_shift(normalised: Tensor, weight: Tensor | None, bias: Tensor | N
 
 
 def torch_batch_norm(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -151,7 +149,7 @@ def torch_batch_norm(
 
 
 def torch_instance_norm(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -168,7 +166,7 @@ def torch_instance_norm(
 
 
 def torch_layer_norm(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     normalized_shape: list[int],
     weight: Tensor | None = None,

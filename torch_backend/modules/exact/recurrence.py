@@ -1,16 +1,14 @@
 """Recurrent cells and layers."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torch_backend.modules.exact.context import Context
 from torch_backend.modules.exact.transforms import active_transforms
-
-if TYPE_CHECKING:
-    from torch_backend.modules.exact.mode import ExactDerivatives
 
 __all__ = ["gru_cell", "lstm_cell", "recurrent_layer", "simple_cell"]
 
@@ -19,7 +17,7 @@ def simple_cell(nonlinearity: Callable[[Tensor], Tensor]) -> Callable[..., Tenso
     """One step of a simple recurrent network with this nonlinearity."""
 
     def cell(
-        mode: "ExactDerivatives",
+        mode: Context,
         input: Tensor,
         hx: Tensor,
         w_ih: Tensor,
@@ -34,7 +32,7 @@ def simple_cell(nonlinearity: Callable[[Tensor], Tensor]) -> Callable[..., Tenso
 
 
 def lstm_cell(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     hx: tuple[Tensor, Tensor],
     w_ih: Tensor,
@@ -52,7 +50,7 @@ def lstm_cell(
 
 
 def gru_cell(
-    mode: "ExactDerivatives",
+    mode: Context,
     input: Tensor,
     hx: Tensor,
     w_ih: Tensor,
