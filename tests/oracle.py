@@ -8,6 +8,7 @@ h = 1e-30: complex-step differentiation (Squire & Trapp 1998). MAML's second der
 Slow and plain on purpose. Neutral parameters, images NCHW inside.
 """
 
+import fnmatch
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -197,19 +198,25 @@ def _task(
 ) -> tuple[float, Parameters]:
     """One task: forward through the inner loop, then back through it with one Hessian-vector product a step.
 
-    With θ' = θ − α ∇L(θ), a gradient g' with respect to θ' is (I − α ∇²L(θ)) g' with respect to θ.
+    With θ' = θ − α M ∇L(θ), where M keeps what adapts, a gradient g' with respect to θ' is (I − α ∇²L(θ) M) g' with
+    respect to θ.
     """
+
+    adapts = {name: algorithm.names is None or fnmatch.fnmatchcase(name, algorithm.names) for name in params}
 
     def support_gradient(current: Parameters) -> Parameters:
         return loss_and_gradient(model, loss, current, *task["train"])[1]
 
+    def adapted(gradient: Parameters) -> Parameters:
+        return {name: each * adapts[name] for name, each in gradient.items()}
+
     visited = [params]
     for _ in range(algorithm.inner_steps):
-        visited.append(add(visited[-1], support_gradient(visited[-1]), -algorithm.inner_lr))
+        visited.append(add(visited[-1], adapted(support_gradient(visited[-1])), -algorithm.inner_lr))
     value, gradient = loss_and_gradient(model, loss, visited[-1], *task["test"])
     if not algorithm.first_order:
         for current in reversed(visited[:-1]):
-            shifted = support_gradient(add(current, gradient, 1j * STEP))
+            shifted = support_gradient(add(current, adapted(gradient), 1j * STEP))
             product = {name: each.imag / STEP for name, each in shifted.items()}
             gradient = add(gradient, product, -algorithm.inner_lr)
     return value, gradient

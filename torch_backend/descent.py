@@ -50,8 +50,8 @@ def descend(
     >>> from torch_backend.optimisers import sgd
     >>> context = torch.zeros(2)                                 # any tree of tensors, here a single one
     >>> target = torch.tensor([1.0, 3.0])
-    >>> descend(lambda c, t: ((c - t) ** 2).sum(), context, target, optimiser=sgd(0.25), steps=2).params
-    tensor([0.7500, 2.2500])
+    >>> descend(lambda c, t: ((c - t) ** 2).sum(), context, target, optimiser=sgd(0.25), steps=2).params.tolist()
+    [0.75, 2.25]
 
     Args:
         loss: `(params, *args)` → scalar; with `per_step` `(params, *args, per_step[k])`.

@@ -24,11 +24,12 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
     `complete_parameters`. `train()` and `eval()` of the result reach what is inside, not the top-level flags of
     `module`.
 
+        >>> import numpy as np
         >>> model = as_meta_module(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
         >>> params = dict(model.meta_named_parameters())
         >>> sorted(params)
         ['bias', 'kernel']
-        >>> model(jax.numpy.zeros((4, 3)), params=params).shape
+        >>> model(np.zeros((4, 3)), params=params).shape
         (4, 2)
 
     Args:

@@ -41,5 +41,8 @@ class StepLoss:
             self._acknowledge = None
         return check_finite(value, self.step)
 
+    def __format__(self, spec: str) -> str:
+        return format(float(self), spec)
+
     def __repr__(self) -> str:
         return f"StepLoss({float(self._value)!r} at meta-step {self.step})"

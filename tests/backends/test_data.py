@@ -140,16 +140,18 @@ def test_augmented_pixels_are_the_same_bits_in_both_backends(torch_kit, jax_kit)
         assert shape == ((4, 9, 3, 12, 10) if kit.name == "torch" else (4, 9, 12, 10, 3))
 
 
-def test_episodes_of_a_weighted_splitter_arrive_one_by_one(backend):
+def test_episodes_of_a_weighted_splitter_arrive_one_by_one_and_padded(backend):
     images = np.arange(60 * 36, dtype=np.uint32).astype(np.uint8).reshape(60, 6, 6, 1)
     source = ArraySource.from_labels(images, np.repeat(np.arange(4), [6, 24, 10, 20]))
     dataset = CombinationMetaDataset(source, 2)
     WeightedClassSplitter(dataset, train_weights=0.2, test_weights=0.5)
     loader = backend.data.BatchMetaDataLoader(dataset, 1, num_batches=8, seed=1)
     assert digests(backend, loader) == expected_digests(dataset, 1, 8, seed=1)
-    loader = backend.data.BatchMetaDataLoader(dataset, 8, num_batches=1, seed=1)
-    with pytest.raises(ValueError, match=r"must have equally many examples, .*; load them with batch_size=1"):
-        next(iter(loader))
+    padded = backend.data.BatchMetaDataLoader(dataset, 8, num_batches=1, seed=1)
+    assert digests(backend, padded) == expected_digests(dataset, 8, 1, seed=1)
+    ignored = backend.numpy(next(iter(padded))["train"][1]) == -100  # the ignore_index of both backends' losses
+    assert np.array_equal(ignored, ~dataset.episodes(range(8, 16), 1).masks["train"])
+    assert ignored.any()
 
 
 def test_torchvision_transforms_each_image_of_its_own(torch_kit):

@@ -211,8 +211,8 @@ def test_vectorised_and_sequential_values_agree(backend64, name):
     algorithms, params, batch = both_task_maps(backend64, PROBLEMS[name])
     predictions = []
     for maml in algorithms.values():
-        predictions.append(backend64.compile(maml.predict_batch)(params, batch))
-        objective = backend64.compile(maml.objective)(params, batch)
+        predictions.append(backend64.compile(maml.predict)(params, batch))
+        objective = backend64.compile(maml.loss)(params, batch)
         assert_close(objective, computed(backend64.name, name)[0], "forward")
     assert_close(*predictions, "forward")
 

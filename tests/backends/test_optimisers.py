@@ -266,7 +266,7 @@ def test_both_backends_have_the_same_meta_gradient(torch_kit, jax_kit, case, ste
 @pytest.mark.parametrize("case", ["nesterov", "adam, large eps", "clip, active"])
 def test_first_order_differs_and_is_the_gradient_at_the_adapted_parameters(inner_loop, case):
     kit, make = inner_loop.kit, DIFFERENTIABLE[case]
-    found = inner_loop.meta_gradient(make, 2, first_order=True)
+    found = inner_loop.meta_gradient(make, 2, adjoint=kit.adjoints.FirstOrder())
     assert_differs(found, inner_loop.meta_gradient(make, 2))
     inputs, targets, query, query_targets = inner_loop.data
     loss, optimiser = kit.functional.mean_squared_error, make(kit.optimisers)

@@ -2,12 +2,14 @@
 
 import logging
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from tolerances import assert_close, assert_differs, assert_identical
 
 from backends.problems import PROBLEMS
+from metabridge.configs import OptimiserConfig
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
@@ -83,6 +85,92 @@ def test_the_other_backend_can_go_on(torch_kit, jax_kit):
         moved, moved_batch = start(taker, parameters=trained.parameters())
         assert_identical(moved.parameters(), trained.parameters())
         assert_close(float(moved.step(moved_batch(3))), float(trained.step(batch(3))), "forward")
+
+
+OPTIMISERS = {
+    "adam": OptimiserConfig(),
+    "sgd": OptimiserConfig("sgd", 0.01),
+    "momentum": OptimiserConfig("sgd", 0.01, momentum=0.9),
+}
+
+
+def with_optimiser(kit, name, dtype="float64"):
+    """A learner of the vectors problem with another outer optimiser, and its batches."""
+    problem = PROBLEMS["vectors"]
+    backend = kit.backend.Backend("cpu", dtype)
+    learner = backend.learner(replace(problem.run, optimiser=OPTIMISERS[name]), problem.parameters())
+    return learner, lambda number: backend.receive(problem.batch(number * problem.run.meta_batch_size))
+
+
+@DTYPES
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_a_state_goes_on_as_if_nothing_had_happened(backend, name, dtype):
+    """Saved after every step and loaded into a fresh learner: the same bits as without a break."""
+    learner, batch = with_optimiser(backend, name, dtype)
+    for number in range(4):
+        state = learner.state()
+        fresh, _ = with_optimiser(backend, name, dtype)
+        fresh.load_state(state)
+        assert fresh.steps_done == learner.steps_done == number
+        assert_identical(fresh.state(), state)
+        losses = [float(each.step(batch(number))) for each in (learner, fresh)]
+        assert losses[0] == losses[1]
+        assert_identical(fresh.state(), learner.state())
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_the_other_backend_loads_the_state(torch_kit, jax_kit, name):
+    """Parameters, moments and counts: both backends name them alike, in one axis order."""
+    learners = [with_optimiser(kit, name) for kit in (torch_kit, jax_kit)]
+    for number in range(3):
+        for learner, batch in learners:
+            learner.step(batch(number))
+    (torch_learner, torch_batch), (jax_learner, jax_batch) = learners
+    assert list(torch_learner.state()) == list(jax_learner.state())
+    assert_close(torch_learner.state(), jax_learner.state(), "trajectory")
+    expected = [float(torch_learner.step(torch_batch(number))) for number in (3, 4)]
+    fresh, batch = with_optimiser(torch_kit, name)
+    fresh.load_state(jax_learner.state())
+    assert_close(np.array([float(fresh.step(batch(number))) for number in (3, 4)]), np.array(expected), "trajectory")
+    fresh, batch = with_optimiser(jax_kit, name)
+    fresh.load_state(torch_learner.state())
+    assert fresh.steps_done == 5
+    assert_close(float(fresh.step(batch(5))), float(torch_learner.step(torch_batch(5))), "trajectory")
+
+
+def test_a_state_of_another_run_is_refused_and_nothing_is_loaded(backend):
+    learner, batch = with_optimiser(backend, "adam")
+    learner.step(batch(0))
+    before = learner.state()
+    other, _ = with_optimiser(backend, "sgd")
+    with pytest.raises(ValueError, match=r"`state` of the learner must hold every parameter, 'optimiser/0/steps'"):
+        learner.load_state(other.state())
+    with pytest.raises(ValueError, match=r"`state\['parameters/head.weight'\]` .* must have shape"):
+        learner.load_state({**before, "parameters/head.weight": np.zeros((2, 2))})
+    assert_identical(learner.state(), before)
+
+
+def test_a_refused_step_that_nobody_has_seen_stops_every_look(backend):
+    """The step does not wait for its loss, so the next look at the learner tells."""
+    trained, batch = start(backend)
+    loss = trained.step(batch(1, spoiled=True))
+    for look in (
+        trained.parameters,
+        trained.state,
+        lambda: trained.evaluate(batch()),
+        lambda: trained.predict(batch()),
+    ):
+        with pytest.raises(FloatingPointError, match="meta-loss is nan at meta-step 0"):
+            look()
+    with pytest.raises(FloatingPointError, match="meta-loss is nan at meta-step 0"):
+        float(loss)
+    assert_identical(trained.parameters(), PROBLEMS["sinusoid"].parameters())
+    assert trained.steps_done == 0
+
+
+def test_a_loss_can_be_printed(backend):
+    trained, batch = start(backend)
+    assert f"{trained.step(batch()):.1f}".count(".") == 1
 
 
 def test_looking_changes_nothing(backend):

@@ -95,7 +95,7 @@ def test_float32_losses_are_those_of_a_run_by_hand(comparison):
     backend = load_backend("torch", "cpu")
     learner = backend.learner(RUN, initial_parameters(RUN.model, RUN.seed))
     loader = EpisodeLoader(make_meta_datasets(RUN, "unused")[0], RUN.meta_batch_size, RUN.steps, RUN.seed)
-    losses = [learner.step(backend.receive(batch)) for batch in loader]
+    losses = [float(learner.step(backend.receive(batch))) for batch in loader]
     np.testing.assert_array_equal(comparison.backends["torch"].losses, losses)
 
 
@@ -294,7 +294,7 @@ def test_not_a_number_stops_the_run():
         ({"variant": "small1"}, "`variant` of sinusoid must be left out"),
         ({"dataset": "cub", "variant": "small1"}, "`variant` of cub must be one of 'full', got 'small1'"),
         ({"ways": 5}, "`ways` must be left out: sinusoid is a regression"),
-        ({"algorithm": "mamel"}, "`algorithm` must be 'maml', got 'mamel'"),
+        ({"algorithm": "mamel"}, "`algorithm` must be one of 'maml', 'fomaml', 'anil', 'protonet', got 'mamel'"),
         ({"steps": 0}, "`steps` must be a positive integer, got 0"),
         ({"inner_lr": float("nan")}, "`inner_lr` must be a positive finite number"),
     ],

@@ -73,7 +73,7 @@ def test_both_backends_can_follow_it(name, backend):
     assert learner.predict(batch, 0).shape == (1, run.episode.ways or 1, run.model.outputs)
     if backend == "jax" and run.model.name == "conv4":
         return  # a meta-step takes ten seconds to compile; `test_maml` has one
-    assert np.isfinite(learner.step(batch))
+    assert np.isfinite(float(learner.step(batch)))
     trained = learner.parameters()
     assert {each: array.shape for each, array in trained.items()} == {each: a.shape for each, a in initial.items()}
     assert any((trained[each] != initial[each]).any() for each in trained)

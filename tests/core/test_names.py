@@ -128,7 +128,7 @@ def test_a_shape_must_be_the_one_it_replaces():
 
 
 @pytest.mark.parametrize(
-    ("adapt", "expected"),
+    ("selection", "expected"),
     [
         (None, NAMES),
         ("*", NAMES),
@@ -142,9 +142,9 @@ def test_a_shape_must_be_the_one_it_replaces():
         (lambda name: "layer1." in name, NAMES[:2]),
     ],
 )
-def test_a_selection_keeps_the_order_of_the_names(adapt, expected):
-    assert select_names(NAMES, adapt, "Model") == expected
-    assert select_names(iter(NAMES), adapt, "Model") == expected
+def test_a_selection_keeps_the_order_of_the_names(selection, expected):
+    assert select_names(NAMES, selection, "Model") == expected
+    assert select_names(iter(NAMES), selection, "Model") == expected
 
 
 @pytest.mark.parametrize(
@@ -159,19 +159,19 @@ def test_a_selection_keeps_the_order_of_the_names(adapt, expected):
     ],
 )
 def test_every_pattern_must_match_a_name(pattern, hint):
-    message = rf"`adapt` holds {re.escape(repr(pattern))}, which matches no parameter of Model; {hint}"
-    for adapt in (pattern, [pattern, "head.*"], ["head.*", pattern]):
+    message = rf"`names` holds {re.escape(repr(pattern))}, which matches no parameter of Model; {hint}"
+    for selection in (pattern, [pattern, "head.*"], ["head.*", pattern]):
         with pytest.raises(ValueError, match=message):
-            select_names(NAMES, adapt, "Model")
+            select_names(NAMES, selection, "Model")
 
 
-@pytest.mark.parametrize("adapt", [[], (), lambda name: False])
-def test_something_must_be_selected(adapt):
+@pytest.mark.parametrize("selection", [[], (), lambda name: False])
+def test_something_must_be_selected(selection):
     message = (
         r"`names` selects no parameter of Model, got .*; select at least one of features\..*, or pass None for all"
     )
     with pytest.raises(ValueError, match=message):
-        select_names(NAMES, adapt, "Model", "names")
+        select_names(NAMES, selection, "Model")
 
 
 def test_entries_must_have_the_names_and_the_shapes():

@@ -1,0 +1,299 @@
+"""Every algorithm of the table: both backends agree, and each record tells the truth about its algorithm."""
+
+import functools
+import warnings
+from dataclasses import fields, replace
+
+import numpy as np
+import oracle
+import pytest
+from tolerances import assert_close, assert_differs, assert_identical
+
+from backends.kits import make_kit
+from backends.problems import PROBLEMS
+from metabridge.adaptation.task_maps import Chunked
+from metabridge.configs import ALGORITHMS, MAMLConfig, OptimiserConfig
+
+EVERY = pytest.mark.parametrize("name", ALGORITHMS)
+
+
+@functools.cache
+def problem(name, **changes):
+    """The vectors problem under an algorithm."""
+    base, record = PROBLEMS["vectors"], ALGORITHMS[name]
+    choices = {each.name for each in fields(record)}
+    usual = {"inner_steps": 2, "inner_lr": 0.3}
+    algorithm = record(**{key: value for key, value in usual.items() if key in choices}, **changes)
+    model = replace(base.run.model, outputs=None) if algorithm.embeds else base.run.model
+    optimiser = OptimiserConfig(learning_rate=0.02)
+    return replace(base, run=replace(base.run, model=model, algorithm=algorithm, optimiser=optimiser))
+
+
+def start(kit, chosen, dtype="float64"):
+    """A learner and a meta-batch on its device."""
+    backend = kit.backend.Backend("cpu", dtype)
+    return backend.learner(chosen.run, chosen.perturbed()), backend.receive(chosen.batch())
+
+
+@functools.cache
+def computed(kind, name, **changes):
+    """Loss and neutral meta-gradient, once for all tests."""
+    learner, batch = start(make_kit(kind), problem(name, **changes))
+    return learner.meta_gradient(batch)
+
+
+@EVERY
+def test_both_backends_agree(torch_kit, jax_kit, name):
+    (loss, gradient), (other_loss, other) = (computed(kit.name, name) for kit in (torch_kit, jax_kit))
+    assert_close(loss, other_loss, "forward")
+    assert_close(gradient, other, "meta_gradient_mlp")
+
+
+@pytest.mark.parametrize("name", [name for name, record in ALGORITHMS.items() if issubclass(record, MAMLConfig)])
+def test_gradient_based_algorithms_are_those_of_the_reference(backend, name):
+    chosen = problem(name)
+    expected = oracle.maml(
+        chosen.run.model, chosen.run.algorithm, oracle.cross_entropy, chosen.perturbed(), chosen.batch()
+    )
+    loss, gradient = computed(backend.name, name)
+    assert_close(loss, expected[0], "forward")
+    assert_close(gradient, expected[1], "meta_gradient_mlp")
+
+
+@EVERY
+def test_a_gradient_that_is_said_to_be_one_agrees_with_central_differences(backend, name):
+    chosen = problem(name)
+    learner, batch = start(backend, chosen)
+    at, gradient = chosen.perturbed(), computed(backend.name, name)[1]
+    rng, slopes, differences = np.random.default_rng(0), [], []
+    for _ in range(4):
+        direction = {key: rng.standard_normal(value.shape) for key, value in at.items()}
+        ahead, behind = ({key: at[key] + sign * 1e-5 * direction[key] for key in at} for sign in (1, -1))
+        differences.append((learner.loss_at(ahead, batch) - learner.loss_at(behind, batch)) / 2e-5)
+        slopes.append(sum((gradient[key] * direction[key]).sum() for key in at))
+    if chosen.run.algorithm.follows_gradient:
+        assert_close(np.array(slopes), np.array(differences), "finite_difference")
+    else:
+        assert_differs(np.array(slopes), np.array(differences))
+
+
+@EVERY
+def test_second_derivatives_are_there_where_they_are_said_to_be(backend, name):
+    algorithm = problem(name).run.algorithm
+    if algorithm.has_second_order:
+        assert not algorithm.without_second_order().has_second_order
+        assert_differs(computed(backend.name, name)[1], computed(backend.name, name, first_order=True)[1])
+    elif name == "fomaml":
+        assert_identical(computed(backend.name, name)[1], computed(backend.name, "maml", first_order=True)[1])
+    else:
+        with pytest.raises(ValueError, match="has no second derivatives that could be left out"):
+            algorithm.without_second_order()
+
+
+@EVERY
+def test_steps_may_be_chosen_where_there_are_inner_steps(backend, name):
+    chosen = problem(name)
+    learner, batch = start(backend, chosen)
+    outputs = learner.predict(batch)
+    assert outputs.shape == (3, 9, 3)
+    if chosen.run.algorithm.has_inner_steps:
+        assert_differs(learner.predict(batch, 0), outputs)
+        assert_identical(learner.predict(batch, 2), outputs)
+    else:
+        with pytest.raises(ValueError, match=r"`steps` must be None: .* no inner steps, got 2"):
+            learner.predict(batch, 2)
+
+
+@EVERY
+def test_training_lowers_the_loss_and_reaches_every_parameter(backend, name):
+    learner, batch = start(backend, problem(name))
+    before = learner.parameters()
+    losses = [float(learner.step(batch)) for _ in range(40)]
+    assert losses[-1] < 0.9 * losses[0]
+    for key, value in learner.parameters().items():
+        assert_differs(value, before[key])
+
+
+@EVERY
+@pytest.mark.parametrize("task_map", ["vectorised", "sequential", Chunked(2)], ids=str)
+def test_every_task_map_gives_the_same(backend64, name, task_map):
+    chosen, kit = problem(name), backend64
+    run, loss = chosen.run, kit.functional.cross_entropy
+    algorithm = kit.algorithms.ALGORITHMS[name].from_config(
+        run.algorithm, kit.network(run.model), loss, run.episode.ways, task_map
+    )
+    params = kit.weights.from_neutral(chosen.perturbed(), run.model)
+    batch = kit.backend.Backend("cpu", "float64").receive(chosen.batch())
+    value, gradient = algorithm.meta_gradient(params, batch)
+    expected_value, expected = computed(kit.name, name)
+    assert_close(value, expected_value, "forward")
+    assert_close(kit.weights.to_neutral(gradient, run.model), expected, "meta_gradient_mlp")
+    assert_close(algorithm.loss(params, batch), expected_value, "forward")
+    assert algorithm.predict(params, batch).shape == (3, 9, 3)
+
+
+def test_anil_adapts_the_head_alone(backend64):
+    chosen, kit = problem("anil"), backend64
+    params = kit.weights.from_neutral(chosen.perturbed(), chosen.run.model)
+    batch = kit.backend.Backend("cpu", "float64").receive(chosen.batch())
+    anil = kit.algorithms.ANIL(
+        kit.network(chosen.run.model), kit.functional.cross_entropy, optimiser=kit.optimisers.sgd(0.3)
+    )
+    adapted = anil.adapt(params, *(each[0] for each in batch["train"]))
+    for name, value in adapted.items():
+        assert (value is params[name]) == (not name.startswith("head."))
+    tail = kit.algorithms.ANIL(anil.model, anil.loss_function, optimiser=anil.optimiser, names="tail.*")
+    with pytest.raises(ValueError, match=r"`names` holds 'tail\.\*', which matches no parameter"):
+        tail.loss(params, batch)
+
+
+def test_prototypes_are_class_means_and_logits_their_distances(backend64):
+    """Snell et al. 2017, equations 1 and 2, in NumPy; labels in any order."""
+    rng = np.random.default_rng(0)
+    support, labels = rng.standard_normal((2, 6, 4)), np.array([[2, 0, 1, 1, 0, 2], [0, 0, 1, 2, 2, 1]])
+    queries, weight = rng.standard_normal((2, 5, 4)), rng.standard_normal((4, 3))
+    expected = []
+    for inputs, targets, points in zip(support, labels, queries, strict=True):
+        centres = np.stack([(inputs[targets == c] @ weight).mean(0) for c in range(3)])
+        expected.append(-(((points @ weight)[:, None] - centres[None]) ** 2).sum(-1))
+    array = backend64.array
+    protonet = backend64.algorithms.Prototypical(lambda params, inputs: inputs @ params["w"], ways=3)
+    batch = {"train": (array(support), array(labels)), "test": (array(queries), array(np.zeros((2, 5), np.int64)))}
+    assert_close(protonet.predict({"w": array(weight)}, batch), np.stack(expected), "forward")
+
+
+def test_the_prototype_of_a_class_without_examples_is_zero(backend64):
+    array = backend64.array
+    found = backend64.functional.get_prototypes(array(np.ones((2, 4, 3))), array(np.array([[0, 0, 2, 2]] * 2)), 3)
+    assert_identical(backend64.numpy(found)[:, 1], np.zeros((2, 3)))
+    assert_identical(backend64.numpy(found)[:, 2], np.ones((2, 3)))
+
+
+def test_distances_need_as_many_features(backend64):
+    array = backend64.array
+    with pytest.raises(ValueError, match=r"`centres` must have 3 features like `points`, got 4"):
+        backend64.functional.squared_distances(array(np.ones((2, 3))), array(np.ones((5, 4))))
+
+
+# Any model
+
+
+def test_plain_modules_and_functions_are_models(backend64):
+    """A MetaModule, the framework's own module and a pure function of the same numbers have the same gradient."""
+    kit, rng = backend64, np.random.default_rng(0)
+    plain = kit.plain_linear(4, 3)
+    arrays = [kit.array(rng.standard_normal((2, 6, size))) for size in (4, 3, 4, 3)]
+    batch = {"train": tuple(arrays[:2]), "test": tuple(arrays[2:])}
+    options = {"optimiser": kit.optimisers.sgd(0.1), "steps": 2}
+    of_module = kit.algorithms.MAML(plain, kit.functional.mean_squared_error, **options)
+    params = dict(of_module.model.meta_named_parameters())
+    value, gradient = of_module.meta_gradient(params, batch)
+    kernel, bias = next(name for name in params if name != "bias"), "bias"
+    transposed = kit.name == "torch"
+
+    def apply(params, inputs):
+        return inputs @ (params[kernel].T if transposed else params[kernel]) + params[bias]
+
+    of_function = kit.algorithms.MAML(apply, kit.functional.mean_squared_error, **options)
+    other_value, other = of_function.meta_gradient(params, batch)
+    assert_close(other_value, value, "forward")
+    assert_close(kit.numpy(other), kit.numpy(gradient), "gradient")
+
+
+def test_what_is_no_model_is_refused(backend):
+    sgd = backend.optimisers.sgd(0.1)
+    with pytest.raises(TypeError, match=r"`model` must be a module or a function apply\(params, inputs\), got int"):
+        backend.algorithms.MAML(3, backend.functional.cross_entropy, optimiser=sgd)
+    with pytest.raises(ValueError, match=r"`task_map` must be 'auto', .*, got 'fast'"):
+        backend.algorithms.MAML(lambda p, x: x, backend.functional.cross_entropy, optimiser=sgd, task_map="fast")
+    with pytest.raises(TypeError, match=r"`optimiser` must be a pair of functions \(init, update\)"):
+        backend.algorithms.MAML(lambda p, x: x, backend.functional.cross_entropy, optimiser=0.1)
+    with pytest.raises(ValueError, match=r"`ways` must be an integer of at least 2, got 1"):
+        backend.algorithms.Prototypical(lambda p, x: x, ways=1)
+    with pytest.raises(NotImplementedError, match="Algorithm must define task_loss"):
+        backend.algorithms.Algorithm(lambda p, x: x).task_loss({}, {})
+
+
+def test_learned_rates_have_gradients(torch_kit):
+    """Tensors in the optimiser, by `loss(…).backward()`: one step of size r on (w − x)²/2, seen at y."""
+    torch = torch_kit.torch
+    rate, weight = torch.tensor(0.1, requires_grad=True, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    maml = torch_kit.algorithms.MAML(
+        lambda p, x: p["w"] - x, lambda d, _: (d**2).mean() / 2, optimiser=torch_kit.optimisers.sgd(rate)
+    )
+    ones = torch.ones(1, 1, dtype=torch.float64)
+    maml.loss({"w": weight}, {"train": (3 * ones, ones), "test": (5 * ones, ones)}).backward()
+    after = 1 - 0.1 * (1 - 3)
+    assert_close(rate.grad, np.array((after - 5) * -(1 - 3)), "gradient")
+
+
+# JAX: programs
+
+
+def jax_task():
+    rng = np.random.default_rng(0)
+    return {name: (rng.standard_normal((3, 6, 4)), rng.standard_normal((3, 6, 3))) for name in ("train", "test")}
+
+
+def test_jax_algorithms_compile_once(jax_kit):
+    traces = []
+
+    def apply(params, inputs):
+        traces.append(1)
+        return inputs @ params["w"]
+
+    maml = jax_kit.algorithms.MAML(apply, jax_kit.functional.mean_squared_error, optimiser=jax_kit.optimisers.sgd(0.1))
+    params, batch = {"w": jax_kit.array(np.ones((4, 3), np.float32))}, jax_kit.jax.tree.map(jax_kit.array, jax_task())
+    maml.meta_gradient(params, batch)
+    once = len(traces)
+    for _ in range(3):
+        maml.meta_gradient(params, batch)
+    assert len(traces) == once > 0
+
+
+def test_jax_sees_that_a_module_has_changed(jax_kit):
+    """Running statistics and settings are part of a program: after `eval()` or a new statistic it is another one."""
+    kit = jax_kit
+    module = kit.modules.as_meta_module(kit.batch_normalised(), batch_norm="frozen")
+    maml = kit.algorithms.MAML(module, kit.functional.mean_squared_error, optimiser=kit.optimisers.sgd(0.1), steps=0)
+    params = dict(module.meta_named_parameters())
+    batch = {name: (x.astype(np.float32), x.astype(np.float32)) for name, (x, _) in jax_task().items()}
+    first = np.asarray(maml.predict(params, batch))
+    statistic = module.layers[1].mean
+    statistic.set_value(statistic.get_value() + 1)
+    assert_differs(np.asarray(maml.predict(params, batch)), first)
+
+
+def test_jax_takes_leaves_that_are_no_numbers_along(jax_kit):
+    """A function, a string and an integer in `params`, as in an Equinox module."""
+    jnp = jax_kit.jax.numpy
+    params = {"w": jnp.ones((4, 3)), "act": jnp.tanh, "power": 2, "name": "mine", "count": jnp.arange(3)}
+
+    def apply(params, inputs):
+        assert params["name"] == "mine"
+        return params["act"](inputs @ params["w"]) ** params["power"] + params["count"]
+
+    maml = jax_kit.algorithms.MAML(apply, jax_kit.functional.mean_squared_error, optimiser=jax_kit.optimisers.sgd(0.1))
+    batch = jax_kit.jax.tree.map(lambda each: jnp.asarray(each, jnp.float32), jax_task())
+    _, gradient = maml.meta_gradient(params, batch)
+    assert gradient["w"].shape == (4, 3)
+    assert [gradient[name] for name in ("act", "power", "name", "count")] == [None] * 4
+    adapted = maml.adapt(params, *(each[0] for each in batch["train"]))
+    assert adapted["act"] is jnp.tanh
+    assert_differs(adapted["w"], params["w"])
+
+
+def test_jax_warns_once_of_slow_convolutions(jax_kit):
+    linen = pytest.importorskip("flax.linen")
+    network = linen.Conv(2, (3, 3))
+    images = jax_kit.array(np.ones((2, 3, 8, 8, 1), np.float32))
+    batch = {name: (images, jax_kit.array(np.zeros((2, 3, 8, 8, 2), np.float32))) for name in ("train", "test")}
+    params = network.init(jax_kit.jax.random.key(0), images[0])
+    maml = jax_kit.algorithms.MAML(
+        network.apply, lambda out, target: ((out - target) ** 2).mean(), optimiser=jax_kit.optimisers.sgd(0.1)
+    )
+    with pytest.warns(UserWarning, match="use MetaConv2d of jax_backend.modules"):
+        maml.meta_gradient(params, batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        maml.meta_gradient(params, batch)
