@@ -136,6 +136,16 @@ def test_example_with_own_arrays(backend, tmp_path):
     assert "142506 meta-train tasks, 252 meta-test tasks" in found.stdout
 
 
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_example_of_a_new_algorithm(backend, tmp_path):
+    code = (ROOT / "examples" / "04_new_algorithm.py").read_text()
+    found = run("--backend", backend, "--steps", 50, code=code, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    assert re.search(r"meta-step    45  query loss \d\.\d", found.stdout)
+    errors = dict(re.findall(r"(before|after) +adaptation: mean squared error (\d\.\d+) ± \d\.\d+", found.stdout))
+    assert float(errors["after"]) < float(errors["before"]) - 0.2
+
+
 def test_example_in_torchmeta_style(tmp_path, small1_archive):
     run("build", "omniglot", "--variant", "small1", "--from", small1_archive, cwd=tmp_path)
     code = (ROOT / "examples" / "02_torchmeta_style.py").read_text()
