@@ -9,7 +9,7 @@ import optax
 from jax_backend.adjoints import Adjoint, Unrolled
 from jax_backend.optimisers import Optimiser
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import count_steps
+from metabridge.adaptation.steps import check_adjoint, count_steps
 
 __all__ = ["Descent", "descend"]
 
@@ -70,10 +70,11 @@ def descend(
         The parameters, the optimiser's state, and the second values of `loss`.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions.
+        TypeError: if `optimiser` is no pair of functions, or `adjoint` no adjoint.
         ValueError: if `steps` is negative or does not fit `per_step`, or the loss is no scalar.
     """
     check_optimiser(optimiser)
+    check_adjoint(adjoint)
     count = count_steps(steps, per_step)
     inputs: list[tuple[Any, ...]] = [()] * count if per_step is None else [(values,) for values in per_step]
     if state is None:
@@ -96,7 +97,9 @@ def descend(
     return Descent(params, state, aux)
 
 
-def check_scalar(loss: jax.Array) -> None:
+def check_scalar(loss: jax.Array, argument: str = "loss") -> None:
     """Raise `ValueError` unless a loss is a scalar."""
-    if loss.ndim:
-        raise ValueError(f"`loss` must be a scalar, got shape {loss.shape}; average it over the examples.")
+    shape = getattr(loss, "shape", None)
+    if shape is None or len(shape):
+        found = type(loss).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(f"`{argument}` must be a scalar, got {found}; average it over the examples.")

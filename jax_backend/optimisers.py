@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jax_backend.trees import named_leaves
 from metabridge.adaptation.rates import check_numbers, check_optimiser, check_rate, rate_at_step, rates_by_name
 from metabridge.checks import require
 from metabridge.configs import OptimiserConfig
@@ -220,13 +221,10 @@ def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
     def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         rate = rate_at_step(learning_rate, state)
         if isinstance(rate, Mapping):
-            if not isinstance(gradients, Mapping):
-                raise TypeError(
-                    "`learning_rate` by name needs the parameters to be a mapping name → array, got "
-                    f"{type(gradients).__name__}; pass one number or scalar array."
-                )
-            rates = rates_by_name(rate, {name: each.shape for name, each in gradients.items()}, "learning_rate")
-            return {name: -rates[name] * each for name, each in gradients.items()}, state + 1
+            leaves = named_leaves(gradients)
+            rates = rates_by_name(rate, {name: leaf.shape for name, leaf in leaves.items()}, "learning_rate")
+            updates = [-rates[name] * leaf for name, leaf in leaves.items()]
+            return jax.tree.unflatten(jax.tree.structure(gradients), updates), state + 1
         check_rate(rate)
         return jax.tree.map(lambda each: -rate * each, gradients), state + 1
 

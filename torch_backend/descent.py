@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import count_steps
+from metabridge.adaptation.steps import check_adjoint, count_steps
 from metabridge.adaptation.trees import flatten, unflatten
 from torch_backend.adjoints import Adjoint, Unrolled
 from torch_backend.optimisers import Optimiser
@@ -70,10 +70,11 @@ def descend(
         The parameters, the optimiser's state, and the second values of `loss`.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions.
+        TypeError: if `optimiser` is no pair of functions, or `adjoint` no adjoint.
         ValueError: if `steps` is negative or does not fit `per_step`, or the loss is no scalar.
     """
     check_optimiser(optimiser)
+    check_adjoint(adjoint)
     count = count_steps(steps, per_step)
     inputs = [args] * count if per_step is None else [(*args, values) for values in per_step]
     values = flatten(params)
@@ -102,7 +103,9 @@ def add_update(value: Tensor, update: Tensor) -> Tensor:
     return (value + update).to(value.dtype)
 
 
-def check_scalar(loss: Tensor) -> None:
+def check_scalar(loss: Tensor, argument: str = "loss") -> None:
     """Raise `ValueError` unless a loss is a scalar."""
-    if loss.ndim:
-        raise ValueError(f"`loss` must be a scalar, got shape {tuple(loss.shape)}; average it over the examples.")
+    shape = getattr(loss, "shape", None)
+    if shape is None or len(shape):
+        found = type(loss).__name__ if shape is None else f"shape {tuple(shape)}"
+        raise ValueError(f"`{argument}` must be a scalar, got {found}; average it over the examples.")

@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 
 from jax_backend.apply import Model, as_model, run_model
+from jax_backend.descent import check_scalar
 from jax_backend.programs import Programs, platform_of
 from jax_backend.tasks import Batch, map_tasks, mean_gradient
 from jax_backend.trees import is_array
-from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_task_map, resolve_task_map
+from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_batch, check_task_map, resolve_task_map
+from metabridge.checks import require
 
 __all__ = ["Algorithm", "Loss"]
 
@@ -35,6 +37,9 @@ class Algorithm:
         TypeError: if `model` is neither a module nor a function.
         ValueError: for an unknown `task_map`.
     """
+
+    has_inner_steps = False
+    """Whether it adapts by steps, so that `predict` takes their number."""
 
     def __init__(self, model: Model, task_map: TaskMap = "auto") -> None:
         check_task_map(task_map)
@@ -61,10 +66,11 @@ class Algorithm:
             params: the meta-parameters, any pytree; for an NNX module name → array.
             batch: B tasks.
         """
+        check_batch(batch)
         task_map = self.resolved_task_map(params)
 
         def loss(params: Any, batch: Batch) -> jax.Array:
-            return map_tasks(lambda task: self.task_loss(params, task), batch, task_map).mean()
+            return map_tasks(lambda task: self._scalar_loss(params, task), batch, task_map).mean()
 
         return self._programs.run(loss, params, batch, ("loss", task_map))
 
@@ -74,14 +80,20 @@ class Algorithm:
         Leaves of `params` that are no real or complex numbers have `None` in the gradient. With sequential or chunked
         tasks it needs the memory of one task or chunk, where `jax.grad(loss)` needs that of all.
         """
+        check_batch(batch)
         task_map = self.resolved_task_map(params)
 
         def meta_gradient(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
-            return mean_gradient(self.task_loss, params, batch, task_map)
+            return mean_gradient(self._scalar_loss, params, batch, task_map)
 
         if self.task_map == "auto" and task_map == "sequential":
             self._programs.warn_of_slow_convolutions(self.apply, params, batch["train"][0][0])
         return self._programs.run(meta_gradient, params, batch, ("meta_gradient", task_map))
+
+    def _scalar_loss(self, params: Any, task: Batch) -> jax.Array:
+        loss = self.task_loss(params, task)
+        check_scalar(loss, "task_loss")
+        return loss
 
     def predict(self, params: Any, batch: Batch, steps: int | None = None) -> jax.Array:
         """Query outputs `(B, n, …)` of every task of a meta-batch.
@@ -92,8 +104,12 @@ class Algorithm:
             steps: inner steps; `None` for the algorithm's own number.
 
         Raises:
-            ValueError: if `steps` is given to an algorithm without inner steps.
+            ValueError: if `steps` is given to an algorithm without inner steps, or `batch` holds no tasks.
         """
+        require(
+            steps is None or self.has_inner_steps, "steps", f"None: {type(self).__name__} has no inner steps", steps
+        )
+        check_batch(batch)
         task_map = self.resolved_task_map(params)
 
         def predict(params: Any, batch: Batch) -> jax.Array:

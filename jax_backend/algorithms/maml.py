@@ -12,7 +12,7 @@ from jax_backend.optimisers import Optimiser, sgd
 from jax_backend.tasks import Batch
 from metabridge.adaptation.names import Selection
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import check_steps
+from metabridge.adaptation.steps import check_adjoint, check_steps
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import MAMLConfig
 
@@ -45,9 +45,12 @@ class MAML(Algorithm):
         task_map: see `Algorithm`.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        TypeError: if `optimiser` is no pair of functions, `adjoint` no adjoint, or `model` neither a module nor a
+            function.
         ValueError: if `steps` is negative, or for an unknown `task_map`.
     """
+
+    has_inner_steps = True
 
     def __init__(
         self,
@@ -63,6 +66,7 @@ class MAML(Algorithm):
         super().__init__(model, task_map)
         check_optimiser(optimiser)
         check_steps(steps)
+        check_adjoint(adjoint)
         self.loss_function = loss
         self.optimiser = optimiser
         self.steps = steps

@@ -5,7 +5,7 @@ from typing import Any
 
 from metabridge.checks import check_count
 
-__all__ = ["check_steps", "count_steps"]
+__all__ = ["check_adjoint", "check_steps", "count_steps"]
 
 
 def check_steps(steps: int) -> None:
@@ -27,3 +27,12 @@ def count_steps(steps: int | None, per_step: Sequence[Any] | None) -> int:
     if steps is not None and steps != len(per_step):
         raise ValueError(f"`steps` must be the length of `per_step`, {len(per_step)}, got {steps}; leave `steps` out.")
     return len(per_step)
+
+
+def check_adjoint(adjoint: object) -> None:
+    """Raise `TypeError` unless `adjoint` is a value with the methods `gradient` and `loop`."""
+    methods = all(callable(getattr(adjoint, name, None)) for name in ("gradient", "loop"))
+    if isinstance(adjoint, type) or not methods:
+        raise TypeError(
+            f"`adjoint` must be an adjoint, got {adjoint!r}; pass Unrolled() or FirstOrder() of `adjoints`."
+        )

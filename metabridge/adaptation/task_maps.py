@@ -5,13 +5,13 @@ those well; on a CPU they cost two to three times the loop in PyTorch and up to 
 products gain from vectorising everywhere.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from metabridge.checks import check_count
 
-__all__ = ["Chunked", "ResolvedTaskMap", "TaskMap", "check_task_map", "resolve_task_map"]
+__all__ = ["Chunked", "ResolvedTaskMap", "TaskMap", "check_batch", "check_task_map", "resolve_task_map"]
 
 _NAMES = ("auto", "vectorised", "sequential")
 
@@ -46,6 +46,26 @@ def check_task_map(task_map: object) -> None:
             f"`task_map` must be {', '.join(map(repr, _NAMES))} or Chunked(size), got {task_map!r}; "
             "Chunked is in metabridge.adaptation.task_maps."
         )
+
+
+def check_batch(batch: Any) -> None:
+    """Raise `ValueError` unless a meta-batch holds as many tasks in each split, whose arrays have a task axis."""
+    if not isinstance(batch, Mapping):
+        raise ValueError(
+            f"`batch` must be a mapping split → (inputs, targets), got {type(batch).__name__}; attach a splitter to "
+            "the meta-dataset."
+        )
+    counts = {}
+    for name, (inputs, targets) in batch.items():
+        if len(inputs.shape) < 2 or len(targets.shape) < 2:
+            raise ValueError(
+                f"`batch[{name!r}]` must be inputs (B, n, …) and targets (B, n, …) of B tasks, got shapes "
+                f"{tuple(inputs.shape)} and {tuple(targets.shape)}; add a task axis in front."
+            )
+        counts[name] = {inputs.shape[0], targets.shape[0]}
+    if len(set().union(*counts.values())) != 1:
+        shapes = {name: (tuple(inputs.shape), tuple(targets.shape)) for name, (inputs, targets) in batch.items()}
+        raise ValueError(f"`batch` must have equally many tasks in all its arrays, got shapes {shapes}.")
 
 
 def resolve_task_map(task_map: TaskMap, device_kind: str, shapes: Iterable[tuple[int, ...]]) -> ResolvedTaskMap:

@@ -214,6 +214,44 @@ def test_what_is_no_model_is_refused(backend):
         backend.algorithms.Algorithm(lambda p, x: x).task_loss({}, {})
 
 
+def test_what_is_no_meta_batch_is_refused(backend):
+    array, loss = backend.array, backend.functional.mean_squared_error
+    maml = backend.algorithms.MAML(lambda p, x: x * p["w"], loss, optimiser=backend.optimisers.sgd(0.1))
+    params = {"w": array(np.float32(1))}
+
+    def pair(*shape):
+        return array(np.ones(shape, np.float32)), array(np.ones(shape, np.float32))
+
+    for call in (maml.loss, maml.meta_gradient, maml.predict):
+        with pytest.raises(ValueError, match=r"`batch\['train'\]` must be inputs .* of B tasks, .*; add a task axis"):
+            call(params, {"train": pair(3), "test": pair(3)})
+        with pytest.raises(ValueError, match="`batch` must have equally many tasks in all its arrays, got shapes"):
+            call(params, {"train": pair(2, 3), "test": pair(4, 3)})
+        with pytest.raises(ValueError, match=r"`batch` must be a mapping split → \(inputs, targets\), got tuple"):
+            call(params, pair(2, 3))
+
+
+@pytest.mark.parametrize("task_map", ["vectorised", "sequential"])
+def test_a_task_loss_must_be_a_scalar(backend, task_map):
+    class Vector(backend.algorithms.Algorithm):
+        def task_loss(self, params, task):
+            return task["test"][0] * params["w"]
+
+    one = backend.array(np.ones((2, 3), np.float32))
+    batch = {"train": (one, one), "test": (one, one)}
+    for name in ("loss", "meta_gradient"):
+        with pytest.raises(ValueError, match=r"`task_loss` must be a scalar, got shape \(3,\); average it"):
+            getattr(Vector(lambda p, x: x, task_map), name)({"w": backend.array(np.float32(1))}, batch)
+
+
+def test_an_adjoint_is_a_value(backend):
+    for wrong in ("first", backend.adjoints.FirstOrder, None):
+        with pytest.raises(TypeError, match=r"`adjoint` must be an adjoint, got .*; pass Unrolled\(\) or FirstOrder"):
+            backend.algorithms.MAML(
+                lambda p, x: x, backend.functional.cross_entropy, optimiser=backend.optimisers.sgd(0.1), adjoint=wrong
+            )
+
+
 def test_learned_rates_have_gradients(torch_kit):
     """Tensors in the optimiser, by `loss(…).backward()`: one step of size r on (w − x)²/2, seen at y."""
     torch = torch_kit.torch

@@ -171,14 +171,16 @@ def test_names_steps_and_entries_have_their_own_rates(backend64):
         assert_close(each, {name: -rate[name] * gradients[name] for name in SHAPES}, "forward")
 
 
-def test_jax_rates_by_name_need_named_parameters(jax_kit):
-    values = [jax_kit.array(1.0)]
-    optimiser = jax_kit.optimisers.sgd({"a": 0.1})
-    with pytest.raises(TypeError, match=r"`learning_rate` by name needs the parameters to be a mapping.*, got list"):
-        optimiser.update(values, optimiser.init(values), values)
-    tree = jax_kit.optimisers.chain(jax_kit.optimisers.clip_by_global_norm(0.5), jax_kit.optimisers.adam(0.1))
-    (found,), _ = tree.update(values, tree.init(values), values)
-    assert_close(found, -0.1, "forward_float32")
+def test_jax_rates_by_name_reach_into_trees(jax_kit):
+    """Names on the way to a leaf are joined by dots, as torch's `descend` joins them."""
+    gradients = {"body": [jax_kit.array(1.0), jax_kit.array(2.0)], "head": jax_kit.array(3.0)}
+    optimiser = jax_kit.optimisers.sgd({"body.0": 0.1, "body.1": 0.2, "head": 0.3})
+    updates, _ = optimiser.update(gradients, optimiser.init(gradients))
+    assert_close(
+        np.array([*map(float, updates["body"]), float(updates["head"])]), -np.array([0.1, 0.4, 0.9]), "forward_float32"
+    )
+    with pytest.raises(ValueError, match=r"`learning_rate` of the adapted part must hold every parameter, 'body\.1'"):
+        jax_kit.optimisers.sgd({"body.0": 0.1, "head": 0.3}).update(gradients, 0)
 
 
 # Derivatives

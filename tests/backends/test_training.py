@@ -125,7 +125,7 @@ def test_the_other_backend_loads_the_state(torch_kit, jax_kit, name):
     for number in range(3):
         for learner, batch in learners:
             learner.step(batch(number))
-    (torch_learner, torch_batch), (jax_learner, jax_batch) = learners
+    (torch_learner, torch_batch), (jax_learner, _) = learners
     assert list(torch_learner.state()) == list(jax_learner.state())
     assert_close(torch_learner.state(), jax_learner.state(), "trajectory")
     expected = [float(torch_learner.step(torch_batch(number))) for number in (3, 4)]
@@ -143,7 +143,7 @@ def test_a_state_of_another_run_is_refused_and_nothing_is_loaded(backend):
     learner.step(batch(0))
     before = learner.state()
     other, _ = with_optimiser(backend, "sgd")
-    with pytest.raises(ValueError, match=r"`state` of the learner must hold every parameter, 'optimiser/0/steps'"):
+    with pytest.raises(ValueError, match=r"`state` holds 'optimiser', which is no parameter of the learner; "):
         learner.load_state(other.state())
     with pytest.raises(ValueError, match=r"`state\['parameters/head.weight'\]` .* must have shape"):
         learner.load_state({**before, "parameters/head.weight": np.zeros((2, 2))})
@@ -154,12 +154,8 @@ def test_a_refused_step_that_nobody_has_seen_stops_every_look(backend):
     """The step does not wait for its loss, so the next look at the learner tells."""
     trained, batch = start(backend)
     loss = trained.step(batch(1, spoiled=True))
-    for look in (
-        trained.parameters,
-        trained.state,
-        lambda: trained.evaluate(batch()),
-        lambda: trained.predict(batch()),
-    ):
+    looks = (trained.parameters, trained.state, lambda: trained.evaluate(batch()), lambda: trained.predict(batch()))
+    for look in looks:
         with pytest.raises(FloatingPointError, match="meta-loss is nan at meta-step 0"):
             look()
     with pytest.raises(FloatingPointError, match="meta-loss is nan at meta-step 0"):

@@ -212,13 +212,16 @@ def test_every_variant_that_is_listed_can_be_named(dataset):
 
 def test_a_changed_number_in_an_episode_is_found(monkeypatch):
     def change(backend):
-        def receive(batch):
-            splits = {name: (inputs.copy(), targets) for name, (inputs, targets) in batch.items()}
-            for row in np.flatnonzero(batch.plan.indices == 9):
-                splits["test"][0][row, 0, 0] *= np.float32(1 + 2**-20)
-            return backend.receive(EpisodeBatch(batch.plan, splits))
+        def feed(loader):
+            def altered(batch):
+                splits = {name: (inputs.copy(), targets) for name, (inputs, targets) in batch.items()}
+                for row in np.flatnonzero(batch.plan.indices == 9):
+                    splits["test"][0][row, 0, 0] *= np.float32(1 + 2**-20)
+                return backend.receive(EpisodeBatch(batch.plan, splits))
 
-        return Altered(backend, receive=receive)
+            return map(altered, loader)
+
+        return Altered(backend, feed=feed)
 
     alter(monkeypatch, change)
     found = run_comparison()

@@ -6,9 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_task_map, resolve_task_map
+from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_batch, check_task_map, resolve_task_map
 from metabridge.adaptation.trees import flatten
+from metabridge.checks import require
 from torch_backend.apply import Model, as_model, run_model
+from torch_backend.descent import check_scalar
 from torch_backend.tasks import Batch, Randomness, map_tasks, mean_gradient
 
 __all__ = ["Algorithm", "Loss"]
@@ -36,6 +38,9 @@ class Algorithm:
         ValueError: for an unknown `task_map`.
     """
 
+    has_inner_steps = False
+    """Whether it adapts by steps, so that `predict` takes their number."""
+
     def __init__(self, model: Model, task_map: TaskMap = "auto", randomness: Randomness = "error") -> None:
         check_task_map(task_map)
         self.model = as_model(model)
@@ -61,8 +66,9 @@ class Algorithm:
             params: the meta-parameters, for a module name → tensor.
             batch: B tasks.
         """
+        check_batch(batch)
         task_map = self.resolved_task_map(params)
-        return map_tasks(lambda task: self.task_loss(params, task), batch, task_map, self.randomness).mean()
+        return map_tasks(lambda task: self._scalar_loss(params, task), batch, task_map, self.randomness).mean()
 
     def meta_gradient(self, params: Any, batch: Batch) -> tuple[Tensor, Any]:
         """The meta-loss of a meta-batch and its gradient, a tree like `params`; neither has a graph.
@@ -70,7 +76,13 @@ class Algorithm:
         With sequential or chunked tasks it needs the memory of one task or chunk, where `loss(…).backward()` needs
         that of all.
         """
-        return mean_gradient(self.task_loss, params, batch, self.resolved_task_map(params), self.randomness)
+        check_batch(batch)
+        return mean_gradient(self._scalar_loss, params, batch, self.resolved_task_map(params), self.randomness)
+
+    def _scalar_loss(self, params: Any, task: Batch) -> Tensor:
+        loss = self.task_loss(params, task)
+        check_scalar(loss, "task_loss")
+        return loss
 
     def predict(self, params: Any, batch: Batch, steps: int | None = None) -> Tensor:
         """Query outputs `(B, n, …)` of every task of a meta-batch, without a graph.
@@ -81,8 +93,12 @@ class Algorithm:
             steps: inner steps; `None` for the algorithm's own number.
 
         Raises:
-            ValueError: if `steps` is given to an algorithm without inner steps.
+            ValueError: if `steps` is given to an algorithm without inner steps, or `batch` holds no tasks.
         """
+        require(
+            steps is None or self.has_inner_steps, "steps", f"None: {type(self).__name__} has no inner steps", steps
+        )
+        check_batch(batch)
         with torch.no_grad():
             task_map = self.resolved_task_map(params)
             return map_tasks(lambda task: self.predict_task(params, task, steps), batch, task_map, self.randomness)

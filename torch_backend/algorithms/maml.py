@@ -6,7 +6,7 @@ from torch import Tensor
 
 from metabridge.adaptation.names import Selection
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import check_steps
+from metabridge.adaptation.steps import check_adjoint, check_steps
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import MAMLConfig
 from torch_backend.adaptation import adapt
@@ -47,9 +47,12 @@ class MAML(Algorithm):
         randomness: see `Algorithm`.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        TypeError: if `optimiser` is no pair of functions, `adjoint` no adjoint, or `model` neither a module nor a
+            function.
         ValueError: if `steps` is negative, or for an unknown `task_map`.
     """
+
+    has_inner_steps = True
 
     def __init__(
         self,
@@ -66,6 +69,7 @@ class MAML(Algorithm):
         super().__init__(model, task_map, randomness)
         check_optimiser(optimiser)
         check_steps(steps)
+        check_adjoint(adjoint)
         self.loss_function = loss
         self.optimiser = optimiser
         self.steps = steps

@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from metabridge.adaptation.task_maps import TaskMap
-from metabridge.checks import check_count, require
+from metabridge.checks import check_count
 from metabridge.configs import PrototypicalConfig
 from torch_backend.algorithms.algorithm import Algorithm, Loss
 from torch_backend.apply import Model
@@ -54,7 +54,7 @@ class Prototypical(Algorithm):
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> Tensor:
         """Logits `(n, N)` of one task's query set."""
-        require(steps is None, "steps", "None: prototypical networks have no inner steps", steps)
+        del steps  # there are none to take
         inputs, targets = task["train"]
         prototypes = get_prototypes(self.apply(params, inputs), targets, self.ways)
         return -squared_distances(self.apply(params, task["test"][0]), prototypes)
