@@ -43,9 +43,9 @@ def run_comparison(run=RUN):
 class Altered:
     """A backend of which one thing is different."""
 
-    def __init__(self, backend, receive=None, learner=None):
+    def __init__(self, backend, feed=None, learner=None):
         self._backend = backend
-        self.receive = receive or backend.receive
+        self.feed = feed or backend.feed
         self.learner = learner or backend.learner
 
     def __getattr__(self, name):
