@@ -23,9 +23,9 @@ backend = load_backend(arguments.backend)
 learner = backend.learner(run, initial_parameters(run.model, run.seed))
 
 for step, batch in enumerate(EpisodeLoader(meta_train, run.meta_batch_size, run.steps, run.seed)):
-    objective = learner.step(backend.receive(batch))
+    loss = learner.step(backend.receive(batch))
     if step % 200 == 0:
-        print(f"meta-step {step:5d}  query loss {float(objective):.3f}")
+        print(f"meta-step {step:5d}  query loss {float(loss):.3f}")
 
 test_tasks = backend.receive(meta_test.episodes(range(600), seed=1))
 for inner_steps in (0, 1, 10):

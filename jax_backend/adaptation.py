@@ -1,4 +1,4 @@
-"""The inner loop of a model: one step for loops that a user writes, and the whole loop as a pure function."""
+"""The inner loop of a model: one step for loops of one's own, and the whole loop as a pure function."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
@@ -105,7 +105,7 @@ def _select(
 def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """`params` and, for every name they lack, the value stored in the model.
 
-    A model takes all parameters or none. To replace a few, say so with this function.
+    A model takes all parameters or none. This function completes a few of them.
 
     Args:
         model: supplies the other parameters.
@@ -127,7 +127,8 @@ def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> d
 def per_step_buffers(model: MetaModule, steps: int) -> list[dict[str, jax.Array]]:
     """`steps + 1` independent copies of the model's buffers: one for each inner step, and one for the query set.
 
-    Where `adapt` with `batch_norm="per-step"` begins (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4).
+    The initial buffers of `adapt` with `batch_norm="per-step"` (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502,
+    section 4).
 
     Raises:
         ValueError: if `model` is no MetaModule, or `steps` is no integer of at least 0.
@@ -185,7 +186,7 @@ def adapt(
         buffers: name → array for all buffers, `None` for the module's own; with `batch_norm="per-step"` a list of
             `steps + 1` of these, made by `per_step_buffers`.
         names: which parameters adapt, as in `gradient_update_parameters`; names inside a tree are joined by dots.
-            The others come back as the very arrays given. `requires_grad` does not matter.
+            The others come back as the very arrays given.
         adjoint: how the loop is differentiated, see `jax_backend.adjoints`.
         batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.adaptation.batchnorm_policies`; `None`
             for the module's own policy. Only `"per-step"` returns other buffers than it was given.

@@ -1,4 +1,4 @@
-"""Compiled functions of meta-parameters and a meta-batch, kept as long as what they were compiled from is the same."""
+"""Compiled functions of meta-parameters and a meta-batch, kept until the module they were compiled from changes."""
 
 import warnings
 from collections.abc import Callable, Iterable, Iterator

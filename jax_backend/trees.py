@@ -1,4 +1,4 @@
-"""Pytrees of which some leaves are computed with and the others go along: integers, functions, settings."""
+"""Pytrees with leaves for computation and others that go along: integers, functions, settings."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

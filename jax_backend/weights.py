@@ -7,10 +7,10 @@
 | transposed convolution `weight` | `(in, out / groups, kernel…)` | `(kernel…, in, out / groups)` |
 | everything else | | the same |
 
-Every layer class says so itself: `neutral_axes` maps the names of those parameters that have other axes to the `p`
-of `neutral = array.transpose(p)`. A module of your own that has parameters of its own, besides its children's, needs
-`neutral_axes` too, `{}` if their axes are PyTorch's; Flax's own layers have none, and so no neutral form. Flattened
-images are in PyTorch's order (`jax_backend.modules.Flatten`), so a linear layer after them needs no rule.
+Every layer class holds its part of the table: `neutral_axes` maps the names of parameters with other axes to the `p` of
+`neutral = array.transpose(p)`. A module of your own with parameters besides its children's needs `neutral_axes` too,
+`{}` if their axes are PyTorch's. Flax's own layers have none, and so no neutral form. Flattened images are in PyTorch's
+order (`jax_backend.modules.Flatten`), so a linear layer after them needs no rule.
 
 Two kinds of mappings are neutral: the *parameters* that are passed as `params` (`from_neutral`, `to_neutral`), and
 the *state* of a network, which is its parameters and its running statistics under the names of PyTorch's state
@@ -53,8 +53,8 @@ def from_neutral(
         device: where to put them; `None` is JAX's default.
 
     Raises:
-        ValueError: for a missing, unknown or mis-shaped parameter, float64 without 64-bit mode, or a network
-            without neutral form.
+        ValueError: for a parameter that is missing, unknown or of another shape, float64 without 64-bit mode, or a
+            network without neutral form.
     """
     places = _places(model)
     check_parameters(parameters, {name: place.neutral_shape for name, place in places.items()}, _owner(model))
@@ -83,8 +83,8 @@ def load_neutral(model: MetaModule, parameters: Parameters) -> None:
             under each of its names, with equal values.
 
     Raises:
-        ValueError: for a missing, unknown or mis-shaped name, a count that is no integer or does not fit, unequal
-            values of one shared parameter, a float64 model outside of JAX's 64-bit mode, or a model without
+        ValueError: for a name that is missing, unknown or of another shape, a count that is no integer or does not fit,
+            unequal values of one shared parameter, a float64 model outside of JAX's 64-bit mode, or a model without
             numbers or neutral form. Then nothing was written.
     """
     state = _state(model)
@@ -214,7 +214,7 @@ def _widened(array: npt.NDArray) -> npt.NDArray:
 
 
 def _check_representable(name: str, dtype: npt.DTypeLike) -> None:
-    """JAX turns float64 into float32 without a word unless it is in 64-bit mode."""
+    """Raise `ValueError` where JAX would turn float64 into float32 in silence: outside of its 64-bit mode."""
     if jax.dtypes.canonicalize_dtype(dtype) != dtype:
         raise ValueError(
             f"parameter {name!r} is {dtype}, which needs JAX's 64-bit mode; "

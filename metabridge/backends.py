@@ -1,4 +1,4 @@
-"""What metabridge asks of a framework, and how a framework is found by name."""
+"""The protocols of a backend and its parts, and the look-up of a backend by name."""
 
 import importlib.metadata
 from collections.abc import Iterator, Mapping
@@ -44,7 +44,7 @@ class Learner(Protocol):
         """Meta-steps done; refused ones do not count."""
 
     def step(self, batch: Any) -> StepLoss:
-        """One meta-step; returns the meta-loss before it, to be read with `float`. It does not wait for the device.
+        """Do one meta-step and return the meta-loss before it; read it with `float`. It does not wait for the device.
 
         A step whose loss is not finite changes nothing. Its loss, and every look at the learner before that loss was
         read, raises `FloatingPointError`.
@@ -66,10 +66,10 @@ class Learner(Protocol):
         """The current parameters, neutral."""
 
     def state(self) -> State:
-        """All that training needs to go on, as one flat mapping; see `metabridge.runs.states`."""
+        """Parameters, optimiser state and number of steps as one flat mapping; see `metabridge.runs.states`."""
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a state of either backend's.
+        """Continue from a state that a learner of either backend returned.
 
         Raises:
             ValueError: for the state of another network or optimiser. Then nothing was loaded.

@@ -1,4 +1,4 @@
-"""The inner loop of a model: one step for loops that a user writes, and the whole loop as a pure function."""
+"""The inner loop of a model: one step for loops of one's own, and the whole loop as a pure function."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args
@@ -120,7 +120,7 @@ def _gradients_of_value(loss: Tensor, params: dict[str, Tensor], create_graph: b
 def complete_parameters(model: MetaModule, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`params` and, for every name they lack, the value stored in the model.
 
-    A model takes all parameters or none. To replace a few, say so with this function.
+    A model takes all parameters or none. This function completes a few of them.
 
     Args:
         model: supplies the other parameters.
@@ -141,7 +141,8 @@ def complete_parameters(model: MetaModule, params: Mapping[str, Tensor]) -> dict
 def per_step_buffers(model: MetaModule, steps: int) -> list[dict[str, Tensor]]:
     """`steps + 1` independent copies of the model's buffers: one for each inner step, and one for the query set.
 
-    Where `adapt` with `batch_norm="per-step"` begins (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4).
+    The initial buffers of `adapt` with `batch_norm="per-step"` (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502,
+    section 4).
 
     Raises:
         ValueError: if `model` is no MetaModule, or `steps` is no integer of at least 0.

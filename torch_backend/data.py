@@ -99,7 +99,7 @@ def _each_image(transform: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor
 
 
 def _unchanged(data: Any) -> Any:
-    """What a worker made, as it is: the collation that torch takes otherwise turns pairs into lists."""
+    """The data of a worker as it is: torch's default collation turns pairs into lists."""
     return data
 
 

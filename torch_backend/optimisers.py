@@ -110,7 +110,7 @@ def adam(
 
 
 def from_config(config: OptimiserConfig) -> Optimiser:
-    """The optimiser of a record; its updates are not to be differentiated."""
+    """The outer optimiser of a record. Its updates are for values alone: Adam has `eps_root=0`."""
     if config.name == "sgd":
         return sgd(config.learning_rate, config.momentum)
     return adam(config.learning_rate, *config.betas, config.eps, eps_root=0.0)

@@ -60,7 +60,7 @@ class Learner:
         return self._attempts - int(self._refused)
 
     def step(self, batch: Batch) -> StepLoss:
-        """One meta-step; returns the meta-loss before it, to be read with `float`.
+        """Do one meta-step and return the meta-loss before it; read it with `float`.
 
         It does not wait for the device. A step whose loss is not finite changes nothing; reading its loss, or looking
         at the learner before that, raises `FloatingPointError`.
@@ -80,7 +80,7 @@ class Learner:
         self._acknowledged += 1
 
     def _check(self) -> None:
-        """Raise `FloatingPointError` if a step was refused and nobody has read its loss."""
+        """Raise `FloatingPointError` if a step was refused and its loss has not been read."""
         if int(self._refused) > self._acknowledged:
             check_finite(float("nan"), self.steps_done)
 
@@ -112,12 +112,12 @@ class Learner:
         return to_neutral(self.params, self.run.model)
 
     def state(self) -> State:
-        """All that training needs to go on, as one flat mapping; see `metabridge.runs.states`."""
+        """Parameters, optimiser state and number of steps as one flat mapping; see `metabridge.runs.states`."""
         self._check()
         return join_state(self.params, self.optimiser_state, self.steps_done, self._to_neutral)
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Go on from a state of either backend's.
+        """Continue from a state that a learner of either backend returned.
 
         Raises:
             ValueError: for the state of another network or optimiser. Then nothing was loaded.

@@ -34,7 +34,7 @@ def from_neutral(
         device: where to put them; `None` is the CPU.
 
     Raises:
-        ValueError: for a missing, unknown or mis-shaped parameter.
+        ValueError: for a parameter that is missing, unknown or of another shape.
     """
     shapes = _shapes(model)
     check_parameters(parameters, shapes, _owner(model))
@@ -49,7 +49,7 @@ def to_neutral(params: Mapping[str, Tensor], model: ModelConfig | MetaModule) ->
 
 
 def load_neutral(model: nn.Module, parameters: Parameters) -> None:
-    """Write a neutral state into `model`, in place and in the model's own dtypes: what `load_state_dict` does, checked.
+    """Write a neutral state into `model`, in place and in the model's own dtypes: a checked `load_state_dict`.
 
     Args:
         model: any module, for example torchvision's.
@@ -57,8 +57,8 @@ def load_neutral(model: nn.Module, parameters: Parameters) -> None:
             under each of its names, with equal values.
 
     Raises:
-        ValueError: for a missing, unknown or mis-shaped name, a count that is no integer, unequal values of one
-            shared parameter, or a model on the meta device. Then nothing was written.
+        ValueError: for a name that is missing, unknown or of another shape, a count that is no integer, unequal
+            values of one shared parameter, or a model on the meta device. Then nothing was written.
     """
     state = model.state_dict(keep_vars=True)
     owner = type(model).__name__
@@ -105,7 +105,7 @@ def _to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def _check_has_numbers(state: Mapping[str, Tensor], owner: str) -> None:
-    """Writing to a meta tensor does nothing, without a word."""
+    """Raise `ValueError` for a meta tensor: writing to it does nothing, in silence."""
     for name, tensor in state.items():
         if tensor.is_meta:
             raise ValueError(f"{name!r} of {owner} has a shape but no numbers; build the model on a real device.")

@@ -1,1 +1,1 @@
-"""What both backends decide about an inner loop before an array exists."""
+"""Decisions about an inner loop that both backends make before an array exists."""

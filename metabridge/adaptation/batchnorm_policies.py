@@ -1,4 +1,4 @@
-"""What batch normalisation does while a model adapts to a task.
+"""Policies of batch normalisation while a model adapts to a task.
 
 - `"batch"`: normalise by the statistics of the batch at hand; running statistics are neither used nor changed. That
   is MAML's usual network. (In evaluation mode a layer that has running statistics uses them, as everywhere.)
@@ -8,8 +8,8 @@
   normalisation running statistics). In training mode step k normalises by its batch and moves the statistics of
   step k; in evaluation mode it normalises by the statistics of step k.
 
-Under none of them does anything leak from one task to another, nor from the query set to the support set: a model's
-own running statistics never change inside an inner loop.
+Under every policy nothing leaks from one task to another, nor from the query set to the support set: a model's own
+running statistics never change inside an inner loop.
 """
 
 from collections.abc import Mapping, Sequence

@@ -32,14 +32,14 @@ def select_subdict(
             names inside, and one in `params`.
         known: all parameter names of the module that `params` is for.
         owner: the module's class name, for messages.
-        argument: what `params` is called where it came from, for messages.
+        argument: name of `params` where it came from, for messages.
 
     Returns:
         A dictionary, empty if the submodule has no parameters.
 
     Raises:
         ValueError: if `params` holds a name the module does not have, or lacks a parameter of the submodule.
-            There is no fall-back to stored parameters.
+            Stored parameters never take its place.
     """
     check_unknown(params, list(known), owner, argument)
     missing = [name for name in wanted.values() if name not in params]
@@ -126,7 +126,7 @@ def check_shape(
 
 
 def _near(pattern: str, known: list[str]) -> str:
-    """What a pattern that matches nothing may have meant: a name, or all names below a prefix."""
+    """Proposals for a pattern that matches nothing: a name, or all names below a prefix."""
     prefixes = {name[:end] for name in known for end, letter in enumerate(name) if letter == "."}
     candidates = {prefix: f"{prefix}.*" for prefix in sorted(prefixes)} | {name: name for name in known}
     near = difflib.get_close_matches(pattern.rstrip(".*?"), candidates, n=3, cutoff=0.5)

@@ -27,7 +27,7 @@ def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, 
     Args:
         rate: a number (finite and at least 0), or an array: a scalar or of that shape. The numbers in an array are
             not looked at: they may be learned, or not known yet.
-        argument: what the rate is called, for messages.
+        argument: name of the rate, for messages.
         shape: of the parameter.
 
     Raises:
@@ -73,7 +73,7 @@ def check_numbers(rate: object, argument: str) -> None:
 
 
 def rate_at_step(rate: Any, step: Any) -> Any:
-    """The learning rate of a step (0, 1, …): what a function of the step returns, or the rate itself."""
+    """The learning rate of a step (0, 1, …): the value of a function of the step, or the rate itself."""
     return rate(step) if callable(rate) else rate
 
 

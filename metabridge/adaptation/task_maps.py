@@ -75,7 +75,7 @@ def resolve_task_map(task_map: TaskMap, device_kind: str, shapes: Iterable[tuple
     'sequential'
 
     Args:
-        task_map: what the caller asked for.
+        task_map: the caller's choice.
         device_kind: `"cpu"`, `"cuda"`, `"gpu"`, …
         shapes: of the network's parameters. A weight of three axes or more counts as a convolution's.
     """

@@ -1,4 +1,4 @@
-"""Nested containers as flat mappings: dotted names for whatever a user or an optimiser nests."""
+"""Nested containers as flat mappings with dotted names."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

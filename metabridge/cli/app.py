@@ -1,4 +1,4 @@
-"""The command `metabridge`: its verbs in their order, its version, and how it ends."""
+"""The command `metabridge`: verbs, version, exit status."""
 
 import sys
 import traceback
@@ -42,7 +42,7 @@ def callback(
 
 
 def main() -> None:
-    """Run the command line; an expected error is one message and exit status 2, without a traceback."""
+    """Run the command line. An expected error is one message without a traceback, and exit status 2."""
     try:
         app()
     except (ValueError, TypeError, OSError, ModuleNotFoundError, FloatingPointError) as error:

@@ -27,7 +27,7 @@ def compare(
     inner_steps: Annotated[
         int | None, typer.Option(help="Gradient steps on the support set. [benchmark's default]")
     ] = None,
-    inner_lr: Annotated[float | None, typer.Option(help="Step size of these steps. [benchmark's default]")] = None,
+    inner_lr: Annotated[float | None, typer.Option(help="Step size on the support set. [benchmark's default]")] = None,
     first_order: Annotated[
         bool, typer.Option("--first-order", help="Leave the second derivatives out of the meta-gradient.")
     ] = False,
@@ -36,18 +36,18 @@ def compare(
         str | None, typer.Option(help="Widths of the network's layers, as 64,64,64,64. [benchmark's default]")
     ] = None,
     meta_optimiser: Annotated[str, typer.Option(help="Optimiser of the outer loop: adam or sgd.")] = "adam",
-    meta_lr: Annotated[float | None, typer.Option(help="Its step size. [default: 0.001]")] = None,
+    meta_lr: Annotated[float | None, typer.Option(help="Step size of the outer loop. [default: 0.001]")] = None,
     meta_batch_size: Annotated[int | None, typer.Option(help="Tasks per meta-step. [benchmark's default]")] = None,
     steps: Annotated[int | None, typer.Option(help="Meta-steps of each run. [benchmark's default]")] = None,
     seed: Annotated[int, typer.Option(help="Decides the episodes and the initial parameters.")] = 0,
     device: Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu or gpu.")] = "auto",
     output: Annotated[Path, typer.Option(help="Folder for the report.")] = Path("metabridge-report"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Also write compare.json here.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File to which compare.json is copied.")] = None,
 ) -> None:
     """Meta-train in PyTorch and in JAX on the same episodes, and report how far they agree.
 
-    Exit status: 0 if they agree, 1 if they differ (a sentence says what, where first and by how much), 2 if the
-    comparison could not run.
+    Exit status: 0 if they agree; 1 if they differ, with a sentence for each difference; 2 if the comparison could not
+    run.
     """
     _share_the_machine()
     from metabridge.comparison.compare import compare

@@ -17,11 +17,11 @@ _HEADER = ("benchmark", "variant", "classes", "examples", "shape", "disk", "term
 
 
 def datasets(
-    dataset: Annotated[str | None, typer.Argument(help="One benchmark or store of yours, in more detail.")] = None,
+    dataset: Annotated[str | None, typer.Argument(help="Benchmark, or store of your own, to describe.")] = None,
     root: Root = Path("data"),
     classes: Annotated[bool, typer.Option("--classes", help="Also print the names of its classes.")] = False,
 ) -> None:
-    """List the benchmarks and which of them are built below ROOT; or tell one's splits and classes.
+    """List the benchmarks and what is built of them, or describe one with its splits and classes.
 
     Numbers with slashes are those of meta-train, meta-val and meta-test in the first split.
     """
@@ -104,14 +104,14 @@ def _print_benchmark(benchmark: "Benchmark", root: Path, names: bool) -> None:
             typer.echo(f"no download: {variant.by_hand} Then build it with --from.")
         else:
             archives = " and ".join(map(str, variant.archives))
-            typer.echo(f"made from {archives}: downloaded, or --from where you have it, packed or unpacked")
+            typer.echo(f"made from {archives}: downloaded, or with --from from a copy of yours, packed or unpacked")
         _print_splits(variant, facts, names)
 
 
 def _print_splits(variant: "Variant", facts: "StoreFacts", names: bool) -> None:
     for title, split in variant.splits.items():
         parts = split(tuple(facts.class_sizes))
-        typer.echo(f"  split {title}{'' if parts else ', which depends on the archive: see it when it is built'}")
+        typer.echo(f"  split {title}{'' if parts else ', known from the archive alone: build the benchmark to see it'}")
         for meta_split, members in parts.items():
             count = f", {facts.count(members):,} examples" if facts.class_sizes else ""
             typer.echo(f"    meta-{meta_split}: {len(members)} classes{count}")
@@ -139,7 +139,7 @@ def _shape(example_shape: tuple[int, ...]) -> str:
 
 
 def _disk(facts: "StoreFacts") -> str:
-    """Size of the file, of a store that is not built about its future size."""
+    """Size of the file; of a store that is not built, about its future size."""
     if not facts.num_bytes:
         return ""
     about = "~" if facts.state == "not built" else ""

@@ -15,9 +15,9 @@ __all__ = ["show"]
 
 def show(
     dataset: Annotated[
-        str, typer.Argument(help="A built benchmark, a store of yours, or sinusoid, harmonic, sinusoid_and_line.")
+        str, typer.Argument(help="Built benchmark, store of your own, or sinusoid, harmonic, sinusoid_and_line.")
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The picture.")] = Path("episode.png"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of the picture.")] = Path("episode.png"),
     root: Root = Path("data"),
     variant: Annotated[str | None, typer.Option(help="Variant of a stored benchmark, e.g. small1 of omniglot.")] = None,
     ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
@@ -25,12 +25,12 @@ def show(
     test_shots: Annotated[int, typer.Option(help="Query examples per class.")] = 5,
     meta_split: Annotated[str | None, typer.Option(help="train, val or test. [train]")] = None,
     split: Annotated[
-        str | None, typer.Option(help="One of its splits, as `metabridge datasets NAME` calls it. [the first one]")
+        str | None, typer.Option(help="Split, by its name in `metabridge datasets NAME`. [the first one]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the stream of episodes.")] = 0,
-    index: Annotated[int, typer.Option(help="Which episode of it.")] = 0,
+    index: Annotated[int, typer.Option(help="Index of the episode in this stream.")] = 0,
 ) -> None:
-    """Draw one episode: support and query set as a labelled contact sheet, or as points for a regression."""
+    """Draw one episode: a labelled contact sheet of support and query set, or the points of a regression."""
     from metabridge.datasets.catalogue import TOYS, load_toy
     from metabridge.datasets.stores import find_benchmark, load_own_store, own_store
     from metabridge.reports.figures import draw_episode
@@ -46,7 +46,7 @@ def show(
     elif own is not None:
         if (variant, split, meta_split) != (None, None, None):
             raise ValueError(
-                "`--variant`, `--split` and `--meta-split` are of benchmarks, not of stores of yours; leave them out."
+                "`--variant`, `--split` and `--meta-split` are of benchmarks; leave them out for your own store."
             )
         meta_dataset = load_own_store(own, ways, shots, test_shots)
     else:

@@ -1,1 +1,1 @@
-"""The comparison of two backends: the job, its measures, and the records of what was found."""
+"""The comparison of two backends: the job, its measures, its findings."""

@@ -58,7 +58,7 @@ def compare(
     """Run the same meta-training in PyTorch and in JAX and measure how far they agree.
 
     Args:
-        run: what to run.
+        run: the run's configuration.
         meta_train: where the training episodes come from.
         meta_test: where the test episodes come from.
         device: `"auto"`, `"cpu"` or `"gpu"`, the same for both.
@@ -124,7 +124,7 @@ class _Gradients:
         self.show = show
 
     def measure(self, parameters: Parameters) -> tuple[float, dict[str, float], dict[str, float]]:
-        """Relative error between the backends; of each its error against finite differences and its second-order share.
+        """Relative error between the backends; each one's error against finite differences and second-order share.
 
         The algorithm's record says which of the last two it has; the mapping of the other is empty.
         """
@@ -182,7 +182,7 @@ def _run_side_by_side(
 
 
 def _named(name: str, call: Callable[..., float], *arguments: Any) -> float:
-    """Call, and let a complaint about NaN say whose it is."""
+    """The result of a call; a `FloatingPointError` gets the name of the backend."""
     try:
         return call(*arguments)
     except FloatingPointError as error:

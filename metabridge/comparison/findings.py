@@ -1,4 +1,4 @@
-"""What a comparison of two backends found, and what it amounts to: the records, the verdict and `compare.json`."""
+"""The findings of a comparison of two backends: records, verdict, `compare.json`."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ NAMES = ("torch", "jax")
 
 @dataclass
 class Episodes:
-    """What arrived in the backends.
+    """Episodes as they arrived in the backends.
 
     Attributes:
         total: episodes sent to both.
@@ -42,7 +42,7 @@ class MetaGradient:
 
     Attributes:
         max_relative_error: ‖torch − jax‖ / ‖jax‖, the larger of before and after the run.
-        worst_point: which of the two that was.
+        worst_point: `"before"` or `"after"`.
         finite_difference_errors: backend → error against central differences of its own meta-loss; empty where the
             algorithm's update is not that gradient.
         second_order_shares: backend → ‖g − g_first_order‖ / ‖g‖; empty where the algorithm has no second derivatives.
@@ -55,12 +55,12 @@ class MetaGradient:
 
     @property
     def finite_difference_error(self) -> float | None:
-        """The larger of both, `None` if there is none."""
+        """The larger error of both backends, `None` if there is none."""
         return max(self.finite_difference_errors.values(), default=None)
 
     @property
     def second_order_share(self) -> float | None:
-        """The smaller of both, `None` if there is none."""
+        """The smaller share of both backends, `None` if there is none."""
         return min(self.second_order_shares.values(), default=None)
 
 
@@ -92,8 +92,8 @@ class Training:
     """One backend's float32 run.
 
     Attributes:
-        version: of the framework.
-        device: what computed.
+        version: version of the framework.
+        device: the device in words.
         losses: `(steps,)` meta-loss before each step.
         meta_step_ms: median time of a meta-step without the first, which compiles; `None` if that was the only one.
         quality: mean over test episodes after adaptation: accuracy, or mean squared error.
@@ -136,8 +136,8 @@ class Comparison:
     """Everything a comparison found; `metabridge.reports.comparison` writes it down.
 
     Attributes:
-        run: what was run.
-        limits: what counts as agreement.
+        run: the configuration.
+        limits: the largest differences that count as agreement.
         example: the first meta-train batch as each backend received it, in the core's layout.
         curves: for a regression in one dimension, predictions on test tasks (see `AdaptationCurves`).
     """
@@ -153,7 +153,7 @@ class Comparison:
     curves: AdaptationCurves | None
 
     def disagreements(self) -> list[str]:
-        """Sentences that say what differs, where first and by how much; empty if the backends agree."""
+        """One sentence for each difference: what differs, where first, by how much; empty if the backends agree."""
         episodes, gradient, limits = self.episodes, self.meta_gradient, self.limits
         found = []
         if episodes.first_different is not None:
@@ -231,5 +231,5 @@ class Comparison:
 
     @property
     def quality_name(self) -> str:
-        """What `quality` measures."""
+        """The measure behind `quality`."""
         return "mean squared error" if self.run.episode.ways is None else "accuracy"

@@ -1,4 +1,4 @@
-"""What it means that two backends agree: the measures, and the limits of contract C7."""
+"""Measures of agreement between two backends, and the limits of contract C7."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,8 +22,8 @@ class Limits:
 
     Attributes:
         meta_gradient: relative error ‖a − b‖ / ‖b‖ of the meta-gradients.
-        finite_difference: error of a meta-gradient against central differences of its own objective.
-        second_order_share: the share of the meta-gradient below which it would pass for the first-order one.
+        finite_difference: error of a meta-gradient against central differences of its own meta-loss.
+        second_order_share: share of the meta-gradient below which it would pass for the first-order one.
         loss_difference: absolute difference of the losses of two runs that start alike. Rounding errors grow with
             the number of meta-steps, so this one is for runs of about 20 steps of Conv4 or hundreds of an MLP.
     """
@@ -72,26 +72,26 @@ def random_direction(parameters: Parameters, number: int) -> Parameters:
 
 
 def central_difference_error(
-    objective: Callable[[Parameters], float],
+    loss: Callable[[Parameters], float],
     parameters: Parameters,
     gradient: Parameters,
     direction: Parameters,
     steps: tuple[float, ...] = (1e-5, 1e-6, 1e-7),
 ) -> float:
-    """How far `gradient` is from central finite differences of `objective` along `direction`, relative to its length.
+    """How far `gradient` is from central finite differences of `loss` along `direction`, relative to its length.
 
-    A step that is too long crosses kinks of ReLU and max-pooling, one that is too short drowns in rounding. Of
-    the given steps the one is taken whose quotient changes least from its longer neighbour, a choice that does
-    not look at the gradient.
+    A step that is too long crosses kinks of ReLU and max-pooling, one that is too short drowns in rounding. The chosen
+    step is the one with the quotient that changes least from its longer neighbour. This choice does not look at the
+    gradient.
 
     Args:
-        objective: neutral float64 parameters → loss.
+        loss: neutral float64 parameters → loss.
         parameters: where to differentiate, float64.
         gradient: the gradient to judge.
         direction: of length 1.
         steps: lengths to try, decreasing.
     """
-    quotients = [_central_difference(objective, parameters, direction, step) for step in steps]
+    quotients = [_central_difference(loss, parameters, direction, step) for step in steps]
     changes = [abs(later - earlier) for earlier, later in pairwise(quotients)]
     best = quotients[1 + int(np.argmin(changes))]
     slope = sum(float((gradient[name] * direction[name]).sum()) for name in direction)
@@ -100,8 +100,8 @@ def central_difference_error(
 
 
 def _central_difference(
-    objective: Callable[[Parameters], float], parameters: Parameters, direction: Parameters, step: float
+    loss: Callable[[Parameters], float], parameters: Parameters, direction: Parameters, step: float
 ) -> float:
     ahead = {name: array + step * direction[name] for name, array in parameters.items()}
     behind = {name: array - step * direction[name] for name, array in parameters.items()}
-    return (objective(ahead) - objective(behind)) / (2 * step)
+    return (loss(ahead) - loss(behind)) / (2 * step)

@@ -1,4 +1,4 @@
-"""The record of what an episode is."""
+"""The record of an episode's size."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ __all__ = ["EpisodeConfig"]
 
 @dataclass(frozen=True)
 class EpisodeConfig(Config):
-    """What an episode is.
+    """Size of an episode.
 
     Attributes:
         ways: N, classes per task; `None` for regression.

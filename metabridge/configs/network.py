@@ -11,7 +11,7 @@ __all__ = ["ModelConfig"]
 
 @dataclass(frozen=True)
 class ModelConfig(Config):
-    """Which network, from what shape to how many outputs.
+    """A network: its name, input shape, outputs and widths.
 
     Attributes:
         name: `"mlp"` (fully connected, ReLU), `"conv4"` (four blocks of 3×3 convolution, batch normalisation

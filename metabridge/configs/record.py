@@ -17,7 +17,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """The record from what `to_dict` gave, also after a round trip through JSON.
+        """The record of a mapping from `to_dict`, also after a round trip through JSON.
 
         Raises:
             ValueError: for an unknown field, naming the known ones.
@@ -30,7 +30,7 @@ class Config:
 
 
 def _plain(value: Any) -> Any:
-    """The same values as Python's own: an argument may be a number of NumPy, which JSON does not know."""
+    """The same value in Python's own types: an argument may be a number of NumPy, which JSON does not know."""
     if isinstance(value, Config):
         return value.to_dict()
     if isinstance(value, tuple):

@@ -1,1 +1,1 @@
-"""Networks and their neutral parameters."""
+"""Networks as tables of layers, and their neutral parameters."""

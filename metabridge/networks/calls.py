@@ -10,7 +10,7 @@ __all__ = ["CALLS", "Call", "ParamsArgument"]
 
 
 class ParamsArgument:
-    """The argument `params` of a forward pass, which may have it already or not.
+    """The argument `params` of a forward pass, whether its signature has one or not.
 
     Args:
         forward: a method.
@@ -89,7 +89,7 @@ class _Calls(threading.local):
         return None
 
     def check_reached(self, module: object, names: Iterable[str]) -> None:
-        """Raise `ValueError` where a module that has parameters would run without those given to the model it is in.
+        """Raise `ValueError` where a module with parameters would run without those given to the model that calls it.
 
         Args:
             module: a module that no call in progress holds.

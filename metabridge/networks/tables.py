@@ -24,7 +24,7 @@ __all__ = ["NETWORKS", "Dimensions", "Network", "network_layers"]
 
 
 class Dimensions(Protocol):
-    """Which network, from what shape to how many outputs: `metabridge.configs.ModelConfig`."""
+    """Name, input shape, outputs and widths of a network: `metabridge.configs.ModelConfig`."""
 
     @property
     def name(self) -> str:
@@ -45,12 +45,12 @@ class Dimensions(Protocol):
 
 @dataclass(frozen=True)
 class Network:
-    """What is known of a network.
+    """The layers of a network, and the facts about it.
 
     Attributes:
         layers: input shape, outputs and hidden widths → the table of its layers.
         takes_images: whether examples are `(H, W, channels)` images and not vectors.
-        poolings: how many blocks it has, each of which halves the image; `None` for any number without pooling.
+        poolings: number of blocks, each halving the image; `None` for any number without pooling.
         widths: usual widths of the hidden layers, or channels of the blocks.
         meta_gradient: contract C7: the largest relative error between the backends' float64 meta-gradients.
     """

@@ -1,4 +1,4 @@
-"""Writing a comparison down: `compare.json`, the pictures as PNG, and `report.html`, one file that needs no network."""
+"""The report of a comparison: `compare.json`, pictures as PNG, and `report.html`, one file that needs no network."""
 
 import base64
 import html
@@ -59,7 +59,7 @@ def verdict(comparison: Comparison) -> str:
 
 
 def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """The table: (measure, value, what it is held against)."""
+    """Rows of the table: (measure, value, limit or remark)."""
     episodes, gradient, trajectory = comparison.episodes, comparison.meta_gradient, comparison.trajectory
     limits, quality = comparison.limits, comparison.quality_name
     error, share = gradient.finite_difference_error, gradient.second_order_share

@@ -110,7 +110,7 @@ def _with_masks(
     images = np.broadcast_to(images, (*images.shape[:3], 3))
     mask = masks[0][..., None]
     object_, background = 0.3 * images + 0.7 * np.array(to_rgb(_COLOURS["torch"])), 0.35 * images
-    masked = np.select([mask == 1, mask == 0], [object_, background], default=1.0)  # white where nothing is said
+    masked = np.select([mask == 1, mask == 0], [object_, background], default=1.0)  # white where the mask is 255
     return np.concatenate([images, masked])[None], None
 
 
@@ -120,7 +120,7 @@ def _greys(images: npt.NDArray[np.floating]) -> str:
 
 
 def _name_of(class_id: int, dataset: CombinationMetaDataset) -> str:
-    """Short: what comes before the last two parts of a path says little in a picture."""
+    """The name of a class, short: the last two parts of a path suffice in a picture."""
     names = dataset.source.class_names
     name = "/".join(names[class_id % len(names)].split("/")[-2:])
     short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
@@ -261,7 +261,7 @@ def _contact_sheet(example: Mapping[str, Any], rows: int) -> _Sheet:
 
 
 def _left_out(count: int) -> str:
-    """What to say where a picture does not show all examples of a class."""
+    """A remark where a picture does not show all examples of a class."""
     return f" ({_MOST_SHOWN} of {count} shown)" if count > _MOST_SHOWN else ""
 
 
@@ -299,7 +299,7 @@ def draw_losses(comparison: Comparison) -> Figure:
         smooth = np.convolve(losses, np.ones(width) / width, mode="valid")
         label = _LABELS[name] + (f" (mean of {width} steps)" if width > 1 else "")
         upper.plot(steps[width - 1 :], smooth, color=_COLOURS[name], linestyle=style, linewidth=1.8, label=label)
-    upper.set_ylabel("meta-objective, float32", fontsize=9)
+    upper.set_ylabel("meta-loss, float32", fontsize=9)
     upper.legend(fontsize=8, frameon=False)
     differences = comparison.trajectory.scaled_differences
     equal = int((differences == 0).sum())

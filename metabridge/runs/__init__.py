@@ -1,1 +1,1 @@
-"""Runs: recipes, manifests, statistics."""
+"""Runs: recipes, a learner's losses and state, manifests, statistics."""

@@ -1,8 +1,7 @@
-"""Recipes: how each benchmark is meta-trained unless the user says otherwise.
+"""Recipes: the usual meta-training of each benchmark.
 
-A recipe's numbers are a paper's where its comment names one, and ours where it says so. Steps are always ours: enough
-to compare two backends on a CPU in some minutes, and far from the tens of thousands after which accuracies are
-published.
+A comment says whether a recipe's numbers are a paper's or ours. Steps are always ours: enough to compare two backends
+on a CPU in some minutes, and far fewer than the tens of thousands behind published accuracies.
 """
 
 from collections.abc import Mapping
@@ -38,10 +37,10 @@ class Recipe:
         hidden: widths or channels of its layers.
         input_shape: shape of one example.
         inner_steps: gradient steps of the inner loop.
-        inner_lr: their size.
+        inner_lr: step size of the inner loop.
         meta_batch_size: tasks per meta-step.
-        steps: meta-steps of a comparison that a person waits for.
-        arguments: further ones of a stored benchmark's helper.
+        steps: meta-steps of a comparison, few enough to wait for.
+        arguments: further arguments of a stored benchmark's helper.
     """
 
     ways: int | None = 5
@@ -163,7 +162,7 @@ RECIPES = {
 }
 
 WITHOUT_RECIPE = {
-    "pascal5i": "it is segmentation, and what is compared here is classification and regression",
+    "pascal5i": "it is segmentation, and `compare` takes classification and regression",
 }
 """Benchmark of the library that cannot be compared → why."""
 
@@ -187,22 +186,22 @@ def make_run(
     steps: int | None = None,
     seed: int = 0,
 ) -> RunConfig:
-    """The run of a benchmark's recipe with some choices replaced; `None` keeps the recipe's.
+    """The run of a benchmark's recipe, with some choices replaced; `None` keeps the recipe's choice.
 
     Args:
         dataset: name of a benchmark.
-        variant: of the benchmark.
+        variant: variant of a stored benchmark.
         ways: N, classes per task.
         shots: support examples per class.
         test_shots: query examples per class.
         algorithm: one of `metabridge.configs.ALGORITHMS`.
         inner_steps: steps of the inner loop, for algorithms that have one.
-        inner_lr: their size.
+        inner_lr: step size of the inner loop.
         first_order: leave the second derivatives out, for algorithms that have them.
         network: one of `metabridge.networks.tables.NETWORKS`.
         hidden: widths of the network's layers.
-        meta_optimiser: of the outer loop, `"adam"` or `"sgd"`.
-        meta_lr: its step size.
+        meta_optimiser: optimiser of the outer loop, `"adam"` or `"sgd"`.
+        meta_lr: step size of the outer loop.
         meta_batch_size: tasks per meta-step.
         steps: meta-steps.
         seed: decides the episodes and the initial parameters.
@@ -242,7 +241,7 @@ def make_run(
 
 
 def _algorithm(name: str, asked: Mapping[str, Any], usual: Mapping[str, Any]) -> AlgorithmConfig:
-    """The record of an algorithm with the choices that were asked for, and else the usual ones it has."""
+    """The record of an algorithm: the usual choices, replaced where others were asked for."""
     record = algorithm_record(name)
     known = {choice.name for choice in fields(record)}
     for choice, value in asked.items():
