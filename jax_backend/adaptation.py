@@ -185,7 +185,7 @@ def adapt(
         buffers: name → array for all buffers, `None` for the module's own; with `batch_norm="per-step"` a list of
             `steps + 1` of these, made by `per_step_buffers`.
         names: which parameters adapt, as in `gradient_update_parameters`; names inside a tree are joined by dots.
-            The others come back as the very arrays given. `requires_grad` does not matter.
+            The others come back as the very arrays given.
         adjoint: how the loop is differentiated, see `jax_backend.adjoints`.
         batch_norm: `"batch"`, `"frozen"` or `"per-step"`, see `metabridge.adaptation.batchnorm_policies`; `None`
             for the module's own policy. Only `"per-step"` returns other buffers than it was given.
