@@ -54,7 +54,7 @@ class Learner:
 
     def _start_counting(self, steps_done: int) -> None:
         self._attempts = steps_done
-        self._acknowledged = 0
+        self._acknowledged: list[int] = []
         self._refused = jax.device_put(np.zeros((), np.int32), self.device)
 
     @property
@@ -73,14 +73,11 @@ class Learner:
                 self.params, self.optimiser_state, self._refused, batch
             )
         self._attempts += 1
-        return StepLoss(loss, self._attempts - 1 - self._acknowledged, self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        self._acknowledged += 1
+        return StepLoss(loss, self._attempts - 1 - len(self._acknowledged), self._acknowledged)
 
     def _check(self) -> None:
         """Raise `FloatingPointError` if a step was refused and nobody has read its loss."""
-        if int(self._refused) > self._acknowledged:
+        if int(self._refused) > len(self._acknowledged):
             check_finite(float("nan"), self.steps_done)
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:

@@ -142,6 +142,18 @@ def test_training_goes_on_after_a_refused_step_as_if_it_had_not_been(backend):
     assert_identical(trained.parameters(), undisturbed.parameters())
 
 
+def test_a_loss_from_before_another_state_hides_no_refusal_after_it(backend):
+    trained, batch = start(backend)
+    state = trained.state()
+    earlier = trained.step(batch(0, spoiled=True))
+    trained.load_state(state)
+    with pytest.raises(FloatingPointError):
+        float(earlier)
+    trained.step(batch(0, spoiled=True))
+    with pytest.raises(FloatingPointError):
+        trained.state()
+
+
 def test_parameters_of_another_network_are_refused(backend):
     with pytest.raises(
         ValueError, match=r"mlp must hold every parameter.*'features\.layer2\.linear\.weight' is missing"
