@@ -255,6 +255,16 @@ def test_a_second_learner_of_the_same_run_compiles_nothing(jax_kit, caplog):
 # PyTorch: global state
 
 
+def test_jax_maps_tasks_as_the_learners_device_likes(jax_kit, monkeypatch):
+    """On a machine with a GPU a learner on the CPU still computes convolutions task by task."""
+    monkeypatch.setattr(jax_kit.jax, "default_backend", lambda: "gpu")
+    problem = PROBLEMS["images"]
+    trained = jax_kit.backend.Backend("cpu", "float64").learner(problem.run, problem.parameters())
+    resolved = []
+    jax_kit.jax.make_jaxpr(lambda params: resolved.append(trained.algorithm.resolved_task_map(params)))(trained.params)
+    assert resolved == ["sequential"]
+
+
 def test_torchs_global_state_is_the_users(torch_kit):
     torch = torch_kit.torch
 
