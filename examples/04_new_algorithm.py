@@ -30,6 +30,8 @@ loss = import_module(f"{arguments.backend}_backend.functional").mean_squared_err
 class MetaSGD(algorithms.Algorithm):
     """θ′ = θ − α ∘ ∇ L_s(θ), meta-loss L_q(θ′), with θ = `params["network"]` and α = `params["rates"]`."""
 
+    has_inner_steps = True
+
     def predict_task(self, params, task, steps=None):
         adapted = adaptation.adapt(
             self.apply,

@@ -8,25 +8,28 @@ import jax
 from flax import nnx
 
 from jax_backend.modules import MetaModule
+from jax_backend.modules.placement import substituted
 from jax_backend.trees import is_array, split
 
 __all__ = ["Programs", "platform_of"]
 
 
 class Programs:
-    """The compiled functions of one algorithm over one model.
+    """The compiled functions of one algorithm.
 
-    Leaves of `params` that are no arrays are part of a program, and so is an NNX module: its settings, and what it
-    stores besides the parameters that come from outside. After a change of the module, as by `eval()`, functions are
-    compiled anew.
+    Leaves of `params` that are no arrays are part of a program, and so are the attributes of the algorithm and the
+    settings of the NNX modules among them. After a change of one, as by `eval()`, functions are compiled anew. Arrays
+    that the modules store besides the parameters that come from outside, such as running statistics and the state of
+    random numbers, are arguments.
 
     Args:
-        model: a module or a pure function; what a function closes over must not change, as in `jax.jit`.
+        algorithm: whose methods are compiled. Where its model is a function, what that closes over must not change,
+            as in `jax.jit`; nor may an array of NumPy be written to.
     """
 
-    def __init__(self, model: Any) -> None:
-        self._model = model if isinstance(model, nnx.Module) else None
-        self._content = [] if self._model is None else list(_content(self._model, set()))
+    def __init__(self, algorithm: Any) -> None:
+        self._algorithm = algorithm
+        self._content: list[Any] = []
         self._compiled: dict[Any, Callable[..., Any]] = {}
         self._looked_for_convolutions = False
 
@@ -41,15 +44,21 @@ class Programs:
         """
         self._forget_if_changed()
         parts = split(params, is_array)
-        key = (settings, jax.tree.structure(params), tuple(parts.others))
+        leaves, structure = jax.tree.flatten(params)
+        key = (settings, structure, tuple(None if is_array(leaf) else (leaf,) for leaf in leaves))
+        stored = [each for each in self._content if isinstance(each, nnx.Variable) and is_array(each.get_value())]
         if key not in self._compiled:
-            self._compiled[key] = jax.jit(lambda arrays, batch: function(parts.merge(arrays), batch))
-        return self._compiled[key](parts.chosen, batch)
+
+            def compute(arrays: Any, values: list[Any], batch: Any) -> Any:
+                replaced = {id(variable): value for variable, value in zip(stored, values, strict=True)}
+                with substituted([], stored, replaced):
+                    return function(parts.merge(arrays), batch)
+
+            self._compiled[key] = jax.jit(compute)
+        return self._compiled[key](parts.chosen, [each.get_value() for each in stored], batch)
 
     def _forget_if_changed(self) -> None:
-        if self._model is None:
-            return
-        content = list(_content(self._model, set()))
+        content = list(_content(vars(self._algorithm), set()))
         if len(content) != len(self._content) or not all(map(_is_same, content, self._content)):
             self._content = content
             self._compiled.clear()
@@ -79,7 +88,7 @@ def platform_of(params: Any) -> str:
 
 
 def _content(node: Any, seen: set[int], owned: bool = False) -> Iterator[Any]:
-    """Settings and stored arrays of a module, without the parameters that `params` replaces."""
+    """Settings and stored variables of an algorithm and its modules, without parameters that `params` replaces."""
     if id(node) in seen:
         return
     seen.add(id(node))
@@ -88,10 +97,10 @@ def _content(node: Any, seen: set[int], owned: bool = False) -> Iterator[Any]:
     for name, value in _entries(node):
         if isinstance(value, nnx.Variable):
             if not (replaced and isinstance(value, nnx.Param)):
-                yield value.get_value()
-        elif isinstance(value, (nnx.Module, list, tuple, dict)):
+                yield value
+        elif isinstance(value, (nnx.Pytree, list, tuple, dict)):
             yield from _content(value, seen, owned)
-        else:
+        elif not isinstance(value, Programs):
             yield name
             yield value
 

@@ -18,6 +18,7 @@ from jax_backend.models import build_model
 from jax_backend.optimisers import from_config
 from jax_backend.tasks import Batch
 from jax_backend.weights import from_neutral, to_neutral
+from metabridge.adaptation.task_maps import resolve_task_map
 from metabridge.configs import AlgorithmConfig, ModelConfig, OptimiserConfig, RunConfig
 from metabridge.networks.parameters import Parameters, parameter_shapes
 from metabridge.runs.losses import StepLoss, check_finite
@@ -41,7 +42,7 @@ class Learner:
         self.dtype = dtype
         self.device = device
         self._measure = accuracy if run.episode.ways is not None else mean_squared_error
-        self._programs = _programs(run.model, run.algorithm, run.optimiser, run.episode.ways)
+        self._programs = _programs(run.model, run.algorithm, run.optimiser, run.episode.ways, device.platform)
         self.algorithm = self._programs.algorithm
         with self._precision():
             self.params = from_neutral(parameters, run.model, dtype, device)
@@ -54,7 +55,7 @@ class Learner:
 
     def _start_counting(self, steps_done: int) -> None:
         self._attempts = steps_done
-        self._acknowledged = 0
+        self._acknowledged: list[int] = []
         self._refused = jax.device_put(np.zeros((), np.int32), self.device)
 
     @property
@@ -73,14 +74,11 @@ class Learner:
                 self.params, self.optimiser_state, self._refused, batch
             )
         self._attempts += 1
-        return StepLoss(loss, self._attempts - 1 - self._acknowledged, self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        self._acknowledged += 1
+        return StepLoss(loss, self._attempts - 1 - len(self._acknowledged), self._acknowledged)
 
     def _check(self) -> None:
         """Raise `FloatingPointError` if a step was refused and its loss has not been read."""
-        if int(self._refused) > self._acknowledged:
+        if int(self._refused) > len(self._acknowledged):
             check_finite(float("nan"), self.steps_done)
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
@@ -157,13 +155,16 @@ class _Programs:
 
 @functools.lru_cache(maxsize=16)
 def _programs(
-    model: ModelConfig, algorithm: AlgorithmConfig, optimiser: OptimiserConfig, ways: int | None
+    model: ModelConfig, algorithm: AlgorithmConfig, optimiser: OptimiserConfig, ways: int | None, platform: str
 ) -> _Programs:
     """Learners of the same configuration share their compiled functions: XLA takes seconds for a convolution."""
     # Parameters come from outside, so names and shapes suffice; drawing some would take seconds to compile.
     network = nnx.eval_shape(lambda: build_model(model))
     loss = mean_squared_error if ways is None else cross_entropy
-    return _Programs(ALGORITHMS[algorithm.name].from_config(algorithm, network, loss, ways), from_config(optimiser))
+    # Inside of a compiled step no array tells where it is.
+    task_map = resolve_task_map("auto", platform, parameter_shapes(model).values())
+    made = ALGORITHMS[algorithm.name].from_config(algorithm, network, loss, ways, task_map)
+    return _Programs(made, from_config(optimiser))
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:

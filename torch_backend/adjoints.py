@@ -86,15 +86,21 @@ def _gradient(loss: ScalarWithAux, params: Mapping[str, Tensor], create_graph: b
 
     Outside of `torch.func` by `torch.autograd`, under which layers are faster and more of them work; inside by
     `torch.func`. Without gradients around it (`torch.no_grad()`) it leaves no graph.
+
+    Raises:
+        RuntimeError: in `torch.inference_mode()`, where no gradient exists.
     """
     if active_transforms():
         # Constant gradients need no graph; without one they cost the memory of one step.
         with torch.set_grad_enabled(create_graph and torch.is_grad_enabled()):
             return torch.func.grad(loss, has_aux=True)(dict(params))
+    if torch.is_inference_mode_enabled():
+        raise RuntimeError("an inner loop needs gradients, which torch.inference_mode() forbids; use torch.no_grad().")
     create_graph = create_graph and torch.is_grad_enabled()
     with torch.enable_grad():
+        # Views: the loss may use the same tensor elsewhere too, as an argument or under another name.
         inputs = {
-            name: value if create_graph and value.requires_grad else value.detach().requires_grad_()
+            name: value.view_as(value) if create_graph and value.requires_grad else value.detach().requires_grad_()
             for name, value in params.items()
         }
         value, aux = loss(inputs)

@@ -51,7 +51,7 @@ class Learner:
 
     def _start_counting(self, steps_done: int) -> None:
         self._attempts = steps_done
-        self._acknowledged = 0
+        self._acknowledged: list[int] = []
         self._refused = torch.zeros((), dtype=torch.int64, device=self.device)
 
     @property
@@ -74,14 +74,11 @@ class Learner:
         self.optimiser_state = _choose(finite, state, self.optimiser_state)
         self._refused = self._refused + ~finite
         self._attempts += 1
-        return StepLoss(loss, self._attempts - 1 - self._acknowledged, self._acknowledge)
-
-    def _acknowledge(self) -> None:
-        self._acknowledged += 1
+        return StepLoss(loss, self._attempts - 1 - len(self._acknowledged), self._acknowledged)
 
     def _check(self) -> None:
         """Raise `FloatingPointError` if a step was refused and its loss has not been read."""
-        if int(self._refused) > self._acknowledged:
+        if int(self._refused) > len(self._acknowledged):
             check_finite(float("nan"), self.steps_done)
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:

@@ -45,7 +45,7 @@ class Algorithm:
         check_task_map(task_map)
         self.model = as_model(model)
         self.task_map = task_map
-        self._programs = Programs(self.model)
+        self._programs = Programs(self)
 
     def task_loss(self, params: Any, task: Batch) -> jax.Array:
         """The meta-loss of one task, a scalar."""

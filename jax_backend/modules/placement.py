@@ -14,7 +14,7 @@ from jax_backend.modules.variables import all_variables, buffer_values, given_na
 from metabridge.adaptation.names import check_shape
 from metabridge.networks.calls import CALLS, Call, ParamsArgument
 
-__all__ = ["Statistics", "moves_statistics", "placed", "taking_params"]
+__all__ = ["Statistics", "moves_statistics", "placed", "substituted", "taking_params"]
 
 
 def taking_params(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -106,7 +106,7 @@ def placed(
     call = Call(type(module).__name__, frozenset(map(id, nodes)), params is not None, statistics)
     if around is not None:  # whose own copies take what is written
         nodes, variables = [], [each for each in variables if id(each) in replaced]
-    with _substituted(nodes, variables, replaced), _by_running_statistics(module, frozen):
+    with substituted(nodes, variables, replaced), _by_running_statistics(module, frozen):
         CALLS.stack.append(call)
         try:
             yield
@@ -124,7 +124,7 @@ def _fitting(module: nnx.Module, given: Mapping[str, jax.Array], kind: Any, argu
 
 
 @contextmanager
-def _substituted(
+def substituted(
     nodes: list[nnx.Pytree], variables: list[nnx.Variable], replaced: Mapping[int, jax.Array]
 ) -> Iterator[None]:
     """Inside the `with` block the variables hold other values, as if they were made there, inside of `jax.jit` and all.

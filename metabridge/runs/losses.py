@@ -1,7 +1,6 @@
 """The meta-loss of a step, read lazily, and the refusal of a step whose loss is not finite."""
 
 import math
-from collections.abc import Callable
 from typing import SupportsFloat
 
 __all__ = ["StepLoss", "check_finite"]
@@ -26,19 +25,20 @@ class StepLoss:
     Args:
         value: the loss on the device.
         step: number of the meta-step.
-        acknowledge: called once when a reader learns that the step was refused.
+        acknowledged: takes the number of the step, once, when a reader learns that the step was refused. A learner
+            that goes on from a state has a new list, which losses from before do not touch.
     """
 
-    def __init__(self, value: SupportsFloat, step: int, acknowledge: Callable[[], None]) -> None:
+    def __init__(self, value: SupportsFloat, step: int, acknowledged: list[int]) -> None:
         self.step = step
         self._value = value
-        self._acknowledge: Callable[[], None] | None = acknowledge
+        self._acknowledged: list[int] | None = acknowledged
 
     def __float__(self) -> float:
         value = float(self._value)
-        if not math.isfinite(value) and self._acknowledge is not None:
-            self._acknowledge()
-            self._acknowledge = None
+        if not math.isfinite(value) and self._acknowledged is not None:
+            self._acknowledged.append(self.step)
+            self._acknowledged = None
         return check_finite(value, self.step)
 
     def __format__(self, spec: str) -> str:

@@ -138,6 +138,25 @@ def test_a_parameter_that_the_loss_does_not_use_stays(backend64):
     assert_differs(found["used"], np.ones(2))
 
 
+def test_what_descends_is_the_parameter_alone(backend64):
+    """∂(φ·t)/∂φ = t, also where the argument t, or another parameter, is the very array that φ starts from."""
+    start = backend64.array(np.array([1.0, 2.0]))
+    if backend64.name == "torch":
+        start.requires_grad_()
+    sgd, descend = backend64.optimisers.sgd(1.0), backend64.descent.descend
+    with_argument = descend(lambda value, other: (value * other).sum(), start, start, optimiser=sgd, steps=1)
+    tied = descend(lambda p: (p["a"] * p["b"]).sum(), {"a": start, "b": start}, optimiser=sgd, steps=1)
+    for found in (with_argument.params, tied.params["a"], tied.params["b"]):
+        assert_identical(backend64.numpy(found), np.zeros(2))
+
+
+def test_torch_says_that_inference_mode_has_no_gradients(torch_kit):
+    descend, sgd = torch_kit.descent.descend, torch_kit.optimisers.sgd(0.1)
+    start = torch_kit.array(np.ones(2))
+    with torch_kit.torch.inference_mode(), pytest.raises(RuntimeError, match=r"use torch\.no_grad\(\)"):
+        descend(lambda p: p.sum(), start, optimiser=sgd, steps=1)
+
+
 def test_torch_adapts_whatever_requires_grad_says(torch_kit):
     """Parameters from a file need no gradient and adapt all the same."""
     frozen = torch_kit.array(np.ones(2))

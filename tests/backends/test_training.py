@@ -226,6 +226,18 @@ def test_training_goes_on_after_a_refused_step_as_if_it_had_not_been(backend):
     assert_identical(trained.parameters(), undisturbed.parameters())
 
 
+def test_a_loss_from_before_another_state_hides_no_refusal_after_it(backend):
+    trained, batch = start(backend)
+    state = trained.state()
+    earlier = trained.step(batch(0, spoiled=True))
+    trained.load_state(state)
+    with pytest.raises(FloatingPointError):
+        float(earlier)
+    trained.step(batch(0, spoiled=True))
+    with pytest.raises(FloatingPointError):
+        trained.state()
+
+
 def test_parameters_of_another_network_are_refused(backend):
     with pytest.raises(
         ValueError, match=r"mlp must hold every parameter.*'features\.layer2\.linear\.weight' is missing"
@@ -325,6 +337,16 @@ def test_a_second_learner_of_the_same_run_compiles_nothing(jax_kit, caplog):
 
 
 # PyTorch: global state
+
+
+def test_jax_maps_tasks_as_the_learners_device_likes(jax_kit, monkeypatch):
+    """On a machine with a GPU a learner on the CPU still computes convolutions task by task."""
+    monkeypatch.setattr(jax_kit.jax, "default_backend", lambda: "gpu")
+    problem = PROBLEMS["images"]
+    trained = jax_kit.backend.Backend("cpu", "float64").learner(problem.run, problem.parameters())
+    resolved = []
+    jax_kit.jax.make_jaxpr(lambda params: resolved.append(trained.algorithm.resolved_task_map(params)))(trained.params)
+    assert resolved == ["sequential"]
 
 
 def test_torchs_global_state_is_the_users(torch_kit):

@@ -37,6 +37,7 @@ EXEMPTIONS = {
     "modules.placement.placed(statistics): only in jax": "In torch it is part of that mode.",
     "modules.placement.placed(frozen): only in jax": "In torch it is part of that mode.",
     "modules.placement.Statistics: only in jax": "In torch it is part of that mode.",
+    "modules.placement.substituted: only in jax": "Compiled programs take stored arrays as arguments; torch has none.",
     "modules.placement.moves_statistics: only in jax": "In torch it is part of that mode.",
     "modules.exact*: only in torch": "Some of torch's second derivatives are wrong or missing; JAX's are right.",
     "modules.module.uniform_parameter: only in jax": "torch's layers initialise themselves.",
