@@ -16,13 +16,12 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
     """A MetaModule that computes what `module` computes, and takes `params`.
 
     Any Flax NNX module will do: Flax's own layers, your classes, modules that share layers or tie parameters. The
-    result is an instance of the module's own class as well. It shares the variables with `module`, under the same
-    names, so an optimiser of the one is one of the other.
+    result is an instance of the module's own class as well. It shares all attributes with `module`: an optimiser of
+    the one is one of the other, and so are `train()` and `eval()`.
 
     `params` holds all `nnx.Param`s, by their dotted paths; a tied parameter has one name. To adapt only some, name
     them in `gradient_update_parameters(…, names="head.*")`; to call with only some, complete them first with
-    `complete_parameters`. `train()` and `eval()` of the result reach what is inside, not the top-level flags of
-    `module`.
+    `complete_parameters`.
 
         >>> import numpy as np
         >>> model = as_meta_module(nnx.Linear(3, 2, rngs=nnx.Rngs(0)))
@@ -44,9 +43,9 @@ def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") ->
     """
     check_policy(batch_norm, ("batch", "frozen"))
     _check_possible(module)
-    meta = _meta_class(type(module)).__new__(_meta_class(type(module)))
-    vars(meta).update(vars(module))
-    meta._meta_frozen = batch_norm == "frozen"
+    meta_class = _meta_class(type(module), batch_norm == "frozen")
+    meta = meta_class.__new__(meta_class)
+    object.__setattr__(meta, "__dict__", vars(module))  # shared: a change of the one is one of the other
     return meta
 
 
@@ -71,17 +70,18 @@ class _AnyMetaModule(MetaModule):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled and copied as the class it was made of, which can be imported by name."""
         del protocol
-        return _restore, (self._meta_base, vars(self))
+        return _restore, (self._meta_base, self._meta_frozen, vars(self))
 
 
-def _restore(base: type[nnx.Module], attributes: dict[str, Any]) -> Any:
-    meta = _meta_class(base).__new__(_meta_class(base))
+def _restore(base: type[nnx.Module], frozen: bool, attributes: dict[str, Any]) -> Any:
+    meta_class = _meta_class(base, frozen)
+    meta = meta_class.__new__(meta_class)
     vars(meta).update(attributes)
     return meta
 
 
 @functools.cache
-def _meta_class(base: type[nnx.Module]) -> Any:
-    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_meta_base": base}
+def _meta_class(base: type[nnx.Module], frozen: bool) -> Any:
+    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_meta_base": base, "_meta_frozen": frozen}
     metaclass: Any = type(base)
     return metaclass(f"MetaModule[{base.__name__}]", (_AnyMetaModule, base), members)

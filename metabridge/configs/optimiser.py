@@ -33,6 +33,7 @@ class OptimiserConfig(Config):
         require(betas_fit, "betas", "two numbers in [0, 1)", self.betas)
         check_positive(self.eps, "eps")
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        require(self.name == "sgd" or self.momentum == 0, "momentum", "0 for adam, which has none", self.momentum)
 
     def describe(self) -> str:
         """The optimiser and its step size in a few words."""

@@ -398,3 +398,18 @@ def test_models_with_pooling_have_one_structure(jax_kit):
     assert modules.MaxPool2d(2) != modules.MaxPool2d(3)
     assert modules.Flatten() == modules.Flatten()
     assert len({modules.MaxPool2d(2), modules.MaxPool2d(2), modules.Flatten(), modules.Flatten()}) == 2
+
+
+def test_a_meta_module_and_its_module_are_one_object_in_two_classes(backend):
+    """`eval()`, `train()` and new attributes of the one reach the other, at the top level too."""
+    module = backend.batch_normalised()
+    meta = backend.modules.as_meta_module(module)
+    module.marker = 1
+    assert meta.marker == 1
+    meta.marker = 2
+    assert module.marker == 2
+    frozen = backend.modules.as_meta_module(module, batch_norm="frozen")
+    assert (meta._meta_frozen, frozen._meta_frozen) == (False, True)
+    if backend.name == "torch":
+        module.eval()
+        assert not meta.training

@@ -51,9 +51,8 @@ def as_meta_module(module: nn.Module, batch_norm: BatchNormPolicy = "batch") -> 
     """
     check_policy(batch_norm, ("batch", "frozen"))
     _check_possible(module)
-    meta = _empty_instance(type(module))
-    meta.__dict__.update(module.__dict__)  # the dictionaries inside, of parameters, buffers and children, are shared
-    meta._meta_frozen = batch_norm == "frozen"
+    meta = _empty_instance(type(module), batch_norm == "frozen")
+    object.__setattr__(meta, "__dict__", module.__dict__)  # shared: a change of the one is one of the other
     return meta
 
 
@@ -118,15 +117,15 @@ class _AnyMetaModule(MetaLayer):
     def __reduce_ex__(self, protocol: Any) -> Any:
         """Pickled and copied as the class it was made of, which can be imported by name."""
         del protocol
-        return _empty_instance, (type(self)._meta_base,), self.__getstate__()
+        return _empty_instance, (type(self)._meta_base, type(self)._meta_frozen), self.__getstate__()
 
 
 @functools.cache
-def _meta_class(base: type[nn.Module]) -> type[_AnyMetaModule]:
-    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_meta_base": base}
+def _meta_class(base: type[nn.Module], frozen: bool) -> type[_AnyMetaModule]:
+    members = {"__doc__": base.__doc__, "__module__": base.__module__, "_meta_base": base, "_meta_frozen": frozen}
     return type(f"MetaModule[{base.__name__}]", (_AnyMetaModule, base), members)
 
 
-def _empty_instance(base: type[nn.Module]) -> Any:
-    meta_class = _meta_class(base)  # type: ignore[arg-type]  # mypy mistakes Module.__hash__ for the class's own
+def _empty_instance(base: type[nn.Module], frozen: bool) -> Any:
+    meta_class = _meta_class(base, frozen)  # type: ignore[arg-type]  # mypy mistakes Module.__hash__ for the class's own
     return meta_class.__new__(meta_class)
