@@ -324,7 +324,7 @@ def test_a_folder_of_images_becomes_a_store(tmp_path):
         with pytest.raises(ValueError, match="`--variant`, `--split` and `--meta-split` are of benchmarks"):
             run(*command, option, value)
     for more in ((), ("--verify", "--variant", "full")):
-        with pytest.raises(ValueError, match=r"shapes\.h5 is a store of yours; .* --verify alone"):
+        with pytest.raises(ValueError, match=r"shapes\.h5 is a store of your own, .* --verify alone"):
             run("build", "shapes", "--root", root, *more)
     with pytest.raises(ValueError, match="did you mean 'shapes'"):
         run("show", "shpes", "--root", root)
