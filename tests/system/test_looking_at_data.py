@@ -64,7 +64,7 @@ def test_one_benchmark_with_its_classes(tmp_path, built):
     for words in (
         "vinyals\n    meta-train: 1028 classes",
         "evaluation\n    meta-train: 964 classes",
-        "alphabets, which",
+        "alphabets, known",
     ):
         assert f"  split {words}" in text or f"  split background/{words}" in text
     assert sum(line.startswith("      images_") for line in text.splitlines()) == 2 * 1623
