@@ -34,7 +34,7 @@ class ExactDerivatives(TorchFunctionMode):
 
     Args:
         frozen: whether normalisation uses the running statistics in training mode too.
-        observing: whether to compute new running statistics and put them aside, to be had from `latest`.
+        observing: whether to compute new running statistics and put them aside; read them with `latest`.
         missing_only: whether to help only where torch has no second derivative at all, and leave the rest to it,
             running statistics included. That is for calls without `params`.
         follows_model: whether a module inside that has a policy of its own keeps it.
