@@ -96,7 +96,7 @@ def torch_contestants(model: ModelConfig) -> dict[str, Callable[[], dict[str, np
     }
 
     def contestant(apply: Callable[[Any, Any], Any]) -> Callable[[], dict[str, np.ndarray]]:
-        maml = MAML.from_config(ALGORITHM, apply, cross_entropy, None, "sequential")
+        maml = MAML.from_config(ALGORITHM, {"network": apply}, cross_entropy, None, "sequential")
         return lambda: {name: each.numpy() for name, each in maml.meta_gradient(params, batch)[1].items()}
 
     return {name: contestant(apply) for name, apply in calls.items()}
@@ -127,7 +127,7 @@ def jax_contestants(model: ModelConfig) -> dict[str, Callable[[], dict[str, np.n
         return Flatten()(x) @ p["head.weight"] + p["head.bias"]
 
     def contestant(apply: Callable[[Any, Any], Any]) -> Callable[[], dict[str, np.ndarray]]:
-        maml = MAML.from_config(ALGORITHM, apply, cross_entropy, None, "sequential")
+        maml = MAML.from_config(ALGORITHM, {"network": apply}, cross_entropy, None, "sequential")
         gradient = jax.jit(lambda p: maml.meta_gradient(p, batch)[1])
         return lambda: {name: np.asarray(each) for name, each in gradient(params).items()}
 

@@ -20,7 +20,7 @@ run = make_run("sinusoid", steps=arguments.steps)
 meta_train, meta_test = make_meta_datasets(run, root="data")
 
 backend = load_backend(arguments.backend)
-learner = backend.learner(run, initial_parameters(run.model, run.seed))
+learner = backend.learner(run, initial_parameters(run.layers, run.seed))
 
 for step, batch in enumerate(EpisodeLoader(meta_train, run.meta_batch_size, run.steps, run.seed)):
     loss = learner.step(backend.receive(batch))

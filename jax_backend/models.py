@@ -26,13 +26,14 @@ __all__ = ["ResNet18", "build_model"]
 Layer = Callable[..., jax.Array]
 
 
-def build_model(config: ModelConfig, rngs: nnx.Rngs | None = None) -> MetaModule:
-    """The network `config` describes, with random initial parameters from `rngs` (default: seed 0).
+def build_model(config: ModelConfig | tables.Chain, rngs: nnx.Rngs | None = None) -> MetaModule:
+    """The network that `config`, or a table of layers, describes, with random initial parameters from `rngs` (seed 0).
 
     It maps `(batch, features)`, or images `(batch, H, W, channels)`, to `(batch, outputs)`. Its layers and their names
     are those of the table in `metabridge.networks.tables`.
     """
-    return MetaSequential(_layers(network_layers(config), nnx.Rngs(0) if rngs is None else rngs))
+    table = config if isinstance(config, tables.Chain) else network_layers(config)
+    return MetaSequential(_layers(table, nnx.Rngs(0) if rngs is None else rngs))
 
 
 def _layers(chain: tables.Chain, rngs: nnx.Rngs) -> dict[str, Layer]:

@@ -1,7 +1,7 @@
 """The visible meta-step: batch → meta-gradient → outer optimiser."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -19,8 +19,10 @@ from jax_backend.optimisers import from_config
 from jax_backend.tasks import Batch
 from jax_backend.weights import from_neutral, to_neutral
 from metabridge.adaptation.task_maps import resolve_task_map
-from metabridge.configs import AlgorithmConfig, ModelConfig, OptimiserConfig, RunConfig
+from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, OptimiserConfig, RunConfig
+from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, parameter_shapes
+from metabridge.networks.parts import join_parts, split_parts
 from metabridge.runs.losses import StepLoss, check_finite
 from metabridge.runs.states import State, join_state, split_state
 
@@ -42,10 +44,10 @@ class Learner:
         self.dtype = dtype
         self.device = device
         self._measure = accuracy if run.episode.ways is not None else mean_squared_error
-        self._programs = _programs(run.model, run.algorithm, run.optimiser, run.episode.ways, device.platform)
+        self._programs = _programs(run.model, run.algorithm, run.optimiser, run.episode, device.platform)
         self.algorithm = self._programs.algorithm
         with self._precision():
-            self.params = from_neutral(parameters, run.model, dtype, device)
+            self.params = from_neutral(parameters, run.layers, dtype, device)
             # Committed to the device like everything else: otherwise the second step would compile again.
             self.optimiser_state = jax.device_put(self._programs.optimiser.init(self.params), device)
         self._start_counting(0)
@@ -84,32 +86,35 @@ class Learner:
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
         """The meta-loss at the current parameters and its gradient, as neutral parameters."""
         with self._precision():
-            loss, gradients = self.algorithm.meta_gradient(self.params, batch)
-            return float(loss), to_neutral(gradients, self.run.model)
+            loss, gradients = self.algorithm.meta_gradient(self._tree(self.params), batch)
+            return float(loss), self._to_neutral(join_parts(gradients, self.run.parts))
+
+    def _tree(self, params: Mapping[str, jax.Array]) -> Any:
+        """The meta-parameters as the algorithm takes them."""
+        return split_parts(params, self.run.parts)
 
     def loss_at(self, parameters: Parameters, batch: Batch) -> float:
         """The meta-loss at other (neutral) parameters."""
         with self._precision():
-            params = from_neutral(parameters, self.run.model, self.dtype, self.device)
-            return float(self.algorithm.loss(params, batch))
+            return float(self.algorithm.loss(self._tree(self._from_neutral(parameters)), batch))
 
     def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
         """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
         self._check()
         with self._precision():
-            return np.asarray(self.algorithm.predict(self.params, batch, inner_steps))
+            return np.asarray(self.algorithm.predict(self._tree(self.params), batch, inner_steps))
 
     def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
         self._check()
         with self._precision():
-            outputs = self.algorithm.predict(self.params, batch, inner_steps)
+            outputs = self.algorithm.predict(self._tree(self.params), batch, inner_steps)
             return np.asarray(jax.vmap(self._measure)(outputs, batch["test"][1]), dtype=np.float64)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
         self._check()
-        return to_neutral(self.params, self.run.model)
+        return self._to_neutral(self.params)
 
     def state(self) -> State:
         """Parameters, optimiser state and number of steps as one flat mapping; see `metabridge.runs.states`."""
@@ -122,7 +127,7 @@ class Learner:
         Raises:
             ValueError: for the state of another network or optimiser. Then nothing was loaded.
         """
-        shapes = parameter_shapes(self.run.model)
+        shapes = parameter_shapes(self.run.layers)
         with self._precision():
             params, optimiser_state, steps_done = split_state(state, self.optimiser_state, shapes, self._from_neutral)
             # Committed to the device like everything else: otherwise the second step would compile again.
@@ -130,22 +135,24 @@ class Learner:
         self._start_counting(steps_done)
 
     def _to_neutral(self, params: Mapping[str, jax.Array]) -> Parameters:
-        return to_neutral(params, self.run.model)
+        return to_neutral(params, self.run.layers)
 
     def _from_neutral(self, parameters: Parameters) -> dict[str, jax.Array]:
-        return from_neutral(parameters, self.run.model, self.dtype, self.device)
+        return from_neutral(parameters, self.run.layers, self.dtype, self.device)
 
 
 class _Programs:
     """The algorithm, the optimiser and the compiled meta-step of one configuration."""
 
-    def __init__(self, algorithm: Any, optimiser: optax.GradientTransformation) -> None:
+    def __init__(self, algorithm: Any, parts: Collection[str], optimiser: optax.GradientTransformation) -> None:
         self.algorithm = algorithm
+        self.parts = parts
         self.optimiser = optimiser
         self.step = jax.jit(self._step)
 
     def _step(self, params: Any, state: Any, refused: jax.Array, batch: Batch) -> tuple[jax.Array, Any, Any, jax.Array]:
-        loss, gradients = self.algorithm.meta_gradient(params, batch)
+        loss, tree = self.algorithm.meta_gradient(split_parts(params, self.parts), batch)
+        gradients = join_parts(tree, self.parts)
         updates, new_state = self.optimiser.update(gradients, state, params)
         finite = jnp.isfinite(loss)
         new = optax.apply_updates(params, updates), new_state
@@ -155,16 +162,21 @@ class _Programs:
 
 @functools.lru_cache(maxsize=16)
 def _programs(
-    model: ModelConfig, algorithm: AlgorithmConfig, optimiser: OptimiserConfig, ways: int | None, platform: str
+    model: ModelConfig, algorithm: AlgorithmConfig, optimiser: OptimiserConfig, episode: EpisodeConfig, platform: str
 ) -> _Programs:
     """Learners of the same configuration share their compiled functions: XLA takes seconds for a convolution."""
+    run = RunConfig(model=model, algorithm=algorithm, optimiser=optimiser, episode=episode)
     # Parameters come from outside, so names and shapes suffice; drawing some would take seconds to compile.
-    network = nnx.eval_shape(lambda: build_model(model))
-    loss = mean_squared_error if ways is None else cross_entropy
+    modules = {
+        part: nnx.eval_shape(functools.partial(build_model, table))
+        for part, table in run.parts.items()
+        if isinstance(table, Chain)
+    }
+    loss = mean_squared_error if episode.ways is None else cross_entropy
     # Inside of a compiled step no array tells where it is.
-    task_map = resolve_task_map("auto", platform, parameter_shapes(model).values())
-    made = ALGORITHMS[algorithm.name].from_config(algorithm, network, loss, ways, task_map)
-    return _Programs(made, from_config(optimiser))
+    task_map = resolve_task_map("auto", platform, parameter_shapes(run.layers).values())
+    made = ALGORITHMS[algorithm.name].from_config(algorithm, modules, loss, episode.ways, task_map)
+    return _Programs(made, tuple(run.parts), from_config(optimiser))
 
 
 def precision(dtype: str) -> AbstractContextManager[Any]:

@@ -31,7 +31,9 @@ from jax_backend.models import build_model
 from jax_backend.modules import MetaModule
 from metabridge.adaptation.names import check_names
 from metabridge.configs import ModelConfig
-from metabridge.networks.parameters import Parameters, check_parameters, check_state, parameter_shapes
+from metabridge.networks.layers import Chain, Free, Layer, Like, chain
+from metabridge.networks.parameters import Parameters, check_parameters, check_state
+from metabridge.networks.tables import network_layers
 
 __all__ = ["from_neutral", "load_neutral", "read_neutral", "to_neutral"]
 
@@ -40,7 +42,7 @@ _NO_STATE = (nnx.RngState, nnx.Intermediate)
 
 def from_neutral(
     parameters: Parameters,
-    model: ModelConfig | MetaModule,
+    model: ModelConfig | Chain | MetaModule,
     dtype: npt.DTypeLike | None = None,
     device: jax.Device | None = None,
 ) -> dict[str, jax.Array]:
@@ -48,7 +50,7 @@ def from_neutral(
 
     Args:
         parameters: name → array, exactly the names of `parameter_shapes(model)` or `model.meta_named_parameters()`.
-        model: the network they are for, or its config.
+        model: the network they are for, its config, or a table of layers such as `RunConfig.layers`.
         dtype: dtype of the arrays; `None` keeps each array's. float64 needs JAX's 64-bit mode.
         device: where to put them; `None` is JAX's default.
 
@@ -65,7 +67,7 @@ def from_neutral(
     return {name: jax.device_put(jnp.array(array), device) for name, array in arrays.items()}
 
 
-def to_neutral(params: Mapping[str, jax.Array], model: ModelConfig | MetaModule) -> Parameters:
+def to_neutral(params: Mapping[str, jax.Array], model: ModelConfig | Chain | MetaModule) -> Parameters:
     """JAX arrays as neutral parameters, in their own dtype; the inverse of `from_neutral`."""
     places = _places(model)
     check_names(params, places, _owner(model))
@@ -137,19 +139,31 @@ class _Place:
         return np.array(np.asarray(array).transpose(self.axes), order="C")
 
 
-def _places(model: ModelConfig | MetaModule) -> dict[str, _Place]:
+def _places(model: ModelConfig | Chain | MetaModule) -> dict[str, _Place]:
     """Name → place of everything that `params` holds."""
-    if isinstance(model, ModelConfig):
-        return _config_places(model)
+    if isinstance(model, (ModelConfig, Chain)):
+        return _table_places(model if isinstance(model, Chain) else network_layers(model))
     every = {name: place for name, _, place in _variables(model)}
     return {name: _known(every[name], name, model) for name, _ in model.meta_named_parameters()}
 
 
 @functools.lru_cache(maxsize=64)
-def _config_places(config: ModelConfig) -> dict[str, _Place]:
-    """Of the abstract network, in the core's order: Flax sorts names."""
-    places = _places(nnx.eval_shape(lambda: build_model(config)))
-    return {name: places[name] for name in parameter_shapes(config)}
+def _table_places(table: Chain) -> dict[str, _Place]:
+    """Of abstract modules, in the core's order: Flax sorts names."""
+    places: dict[str, _Place] = {}
+    for name, layer in table.layers:
+        places |= {f"{name}.{inner}": place for inner, place in _layer_places(layer).items()}
+    return {name: places[name] for name, _ in table.parameters()}
+
+
+def _layer_places(layer: Layer) -> dict[str, _Place]:
+    if isinstance(layer, Like):
+        return _layer_places(layer.layer)
+    if isinstance(layer, Free):
+        shapes = {name: parameter.shape for name, parameter in layer.parameters()}
+        return {name: _Place(shape, np.dtype(np.float32), tuple(range(len(shape)))) for name, shape in shapes.items()}
+    module = nnx.eval_shape(lambda: build_model(chain(layer=layer)))
+    return {name.removeprefix("layer."): place for name, place in _places(module).items()}
 
 
 def _state(model: MetaModule) -> dict[str, tuple[nnx.Variable, _Place]]:
@@ -196,7 +210,9 @@ def _known(place: _Place | None, name: str, model: nnx.Module) -> _Place:
     return place
 
 
-def _owner(model: ModelConfig | MetaModule) -> str:
+def _owner(model: ModelConfig | Chain | MetaModule) -> str:
+    if isinstance(model, Chain):
+        return "the table of layers"
     return model.name if isinstance(model, ModelConfig) else type(model).__name__
 
 

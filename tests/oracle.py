@@ -198,28 +198,34 @@ def _task(
 ) -> tuple[float, Parameters]:
     """One task: forward through the inner loop, then back through it with one Hessian-vector product a step.
 
-    With θ' = θ − α M ∇L(θ), where M keeps what adapts, a gradient g' with respect to θ' is (I − α ∇²L(θ) M) g' with
-    respect to θ.
+    With θ' = θ − α ∘ ∇L(θ), where α is 0 for what does not adapt, a gradient g' with respect to θ' is
+    g' − ∇²L(θ) (α ∘ g') with respect to θ, and −∇L(θ) ∘ g' with respect to α.
     """
-
-    adapts = {name: algorithm.names is None or fnmatch.fnmatchcase(name, algorithm.names) for name in params}
+    network = {name: value for name, value in params.items() if not name.startswith("rates.")}
+    rates = {
+        name: params.get(f"rates.{name}", algorithm.inner_lr)
+        * (algorithm.names is None or fnmatch.fnmatchcase(name, algorithm.names))
+        for name in network
+    }
 
     def support_gradient(current: Parameters) -> Parameters:
         return loss_and_gradient(model, loss, current, *task["train"])[1]
 
-    def adapted(gradient: Parameters) -> Parameters:
-        return {name: each * adapts[name] for name, each in gradient.items()}
-
-    visited = [params]
+    visited, slopes = [network], []
     for _ in range(algorithm.inner_steps):
-        visited.append(add(visited[-1], adapted(support_gradient(visited[-1])), -algorithm.inner_lr))
+        slopes.append(support_gradient(visited[-1]))
+        visited.append({name: value - rates[name] * slopes[-1][name] for name, value in visited[-1].items()})
     value, gradient = loss_and_gradient(model, loss, visited[-1], *task["test"])
-    if not algorithm.first_order:
-        for current in reversed(visited[:-1]):
-            shifted = support_gradient(add(current, adapted(gradient), 1j * STEP))
-            product = {name: each.imag / STEP for name, each in shifted.items()}
-            gradient = add(gradient, product, -algorithm.inner_lr)
-    return value, gradient
+    of_rates = dict.fromkeys(network, 0.0)
+    for current, slope in zip(reversed(visited[:-1]), reversed(slopes), strict=True):
+        of_rates = {name: each - slope[name] * gradient[name] for name, each in of_rates.items()}
+        if not algorithm.first_order:
+            shifted = support_gradient(
+                add(current, {name: rates[name] * gradient[name] for name in network}, 1j * STEP)
+            )
+            gradient = add(gradient, {name: each.imag / STEP for name, each in shifted.items()}, -1.0)
+    learned = {f"rates.{name}": each for name, each in of_rates.items() if f"rates.{name}" in params}
+    return value, {**gradient, **learned}
 
 
 def add(params: Parameters, direction: Parameters, factor: complex) -> Parameters:

@@ -13,13 +13,13 @@ from torch_backend.modules import MetaBatchNorm2d, MetaConv2d, MetaLinear, MetaM
 __all__ = ["build_model"]
 
 
-def build_model(config: ModelConfig) -> MetaModule:
-    """The network `config` describes, with PyTorch's own random initial parameters.
+def build_model(config: ModelConfig | tables.Chain) -> MetaModule:
+    """The network that `config`, or a table of layers, describes, with PyTorch's own random initial parameters.
 
     It maps `(batch, features)`, or images `(batch, channels, H, W)`, to `(batch, outputs)`. Its layers and their names
     are those of the table in `metabridge.networks.tables`.
     """
-    return MetaSequential(_modules(network_layers(config)))
+    return MetaSequential(_modules(config if isinstance(config, tables.Chain) else network_layers(config)))
 
 
 def _modules(chain: tables.Chain) -> "OrderedDict[str, nn.Module]":

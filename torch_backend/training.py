@@ -10,7 +10,9 @@ from torch import Tensor
 
 from metabridge.adaptation.trees import flatten, unflatten
 from metabridge.configs import RunConfig
+from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, parameter_shapes
+from metabridge.networks.parts import join_parts, split_parts
 from metabridge.runs.losses import StepLoss, check_finite
 from metabridge.runs.states import State, join_state, split_state
 from torch_backend.algorithms import ALGORITHMS
@@ -41,11 +43,11 @@ class Learner:
         self._measure = accuracy if classifies else mean_squared_error
         # Parameters come from outside, so names and shapes suffice; drawing some would move the random state.
         with torch.device("meta"):
-            model = build_model(run.model)
+            modules = {part: build_model(table) for part, table in run.parts.items() if isinstance(table, Chain)}
         loss = cross_entropy if classifies else mean_squared_error
-        self.algorithm = ALGORITHMS[run.algorithm.name].from_config(run.algorithm, model, loss, run.episode.ways)
+        self.algorithm = ALGORITHMS[run.algorithm.name].from_config(run.algorithm, modules, loss, run.episode.ways)
         self.optimiser = from_config(run.optimiser)
-        self.params = from_neutral(parameters, run.model, self.dtype, device)
+        self.params = from_neutral(parameters, run.layers, self.dtype, device)
         self.optimiser_state = _counts_on_device(self.optimiser.init(self.params), device)
         self._start_counting(0)
 
@@ -65,7 +67,7 @@ class Learner:
         It does not wait for the device. A step whose loss is not finite changes nothing; reading its loss, or looking
         at the learner before that, raises `FloatingPointError`.
         """
-        loss, gradients = self.algorithm.meta_gradient(self.params, batch)
+        loss, gradients = self._meta_gradient(batch)
         finite = torch.isfinite(loss)
         with torch.no_grad():
             updates, state = self.optimiser.update(gradients, self.optimiser_state, self.params)
@@ -83,30 +85,37 @@ class Learner:
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
         """The meta-loss at the current parameters and its gradient, as neutral parameters."""
-        loss, gradients = self.algorithm.meta_gradient(self.params, batch)
-        return loss.item(), to_neutral(gradients, self.run.model)
+        loss, gradients = self._meta_gradient(batch)
+        return loss.item(), self._to_neutral(gradients)
+
+    def _meta_gradient(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, gradients = self.algorithm.meta_gradient(self._tree(self.params), batch)
+        return loss, join_parts(gradients, self.run.parts)
+
+    def _tree(self, params: Mapping[str, Tensor]) -> Any:
+        """The meta-parameters as the algorithm takes them."""
+        return split_parts(params, self.run.parts)
 
     def loss_at(self, parameters: Parameters, batch: Batch) -> float:
         """The meta-loss at other (neutral) parameters."""
-        params = from_neutral(parameters, self.run.model, self.dtype, self.device)
-        return self.algorithm.loss(params, batch).item()
+        return self.algorithm.loss(self._tree(self._from_neutral(parameters)), batch).item()
 
     def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
         """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
         self._check()
-        return self.algorithm.predict(self.params, batch, inner_steps).cpu().numpy()
+        return self.algorithm.predict(self._tree(self.params), batch, inner_steps).cpu().numpy()
 
     def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
         self._check()
-        outputs, targets = self.algorithm.predict(self.params, batch, inner_steps), batch["test"][1]
+        outputs, targets = self.algorithm.predict(self._tree(self.params), batch, inner_steps), batch["test"][1]
         values = torch.stack([self._measure(output, target) for output, target in zip(outputs, targets, strict=True)])
         return values.cpu().numpy().astype(np.float64)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
         self._check()
-        return to_neutral(self.params, self.run.model)
+        return self._to_neutral(self.params)
 
     def state(self) -> State:
         """Parameters, optimiser state and number of steps as one flat mapping; see `metabridge.runs.states`."""
@@ -119,16 +128,16 @@ class Learner:
         Raises:
             ValueError: for the state of another network or optimiser. Then nothing was loaded.
         """
-        shapes = parameter_shapes(self.run.model)
+        shapes = parameter_shapes(self.run.layers)
         self.params, optimiser_state, steps_done = split_state(state, self.optimiser_state, shapes, self._from_neutral)
         self.optimiser_state = _counts_on_device(optimiser_state, self.device)
         self._start_counting(steps_done)
 
     def _to_neutral(self, params: Mapping[str, Tensor]) -> Parameters:
-        return to_neutral(params, self.run.model)
+        return to_neutral(params, self.run.layers)
 
     def _from_neutral(self, parameters: Parameters) -> dict[str, Tensor]:
-        return from_neutral(parameters, self.run.model, self.dtype, self.device)
+        return from_neutral(parameters, self.run.layers, self.dtype, self.device)
 
 
 def _choose(condition: Tensor, new: Any, old: Any) -> Any:

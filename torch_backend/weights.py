@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from metabridge.adaptation.names import check_names
 from metabridge.configs import ModelConfig
+from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, check_parameters, check_state, parameter_shapes
 from torch_backend.modules import MetaModule
 
@@ -21,7 +22,7 @@ __all__ = ["from_neutral", "load_neutral", "read_neutral", "to_neutral"]
 
 def from_neutral(
     parameters: Parameters,
-    model: ModelConfig | MetaModule,
+    model: ModelConfig | Chain | MetaModule,
     dtype: torch.dtype | None = None,
     device: torch.device | None = None,
 ) -> dict[str, Tensor]:
@@ -29,7 +30,7 @@ def from_neutral(
 
     Args:
         parameters: name → array, exactly the names of `parameter_shapes(model)` or `model.meta_named_parameters()`.
-        model: the network they are for, or its config.
+        model: the network they are for, its config, or a table of layers such as `RunConfig.layers`.
         dtype: dtype of the tensors; `None` keeps each array's.
         device: where to put them; `None` is the CPU.
 
@@ -41,7 +42,7 @@ def from_neutral(
     return {name: torch.tensor(parameters[name], dtype=dtype, device=device) for name in shapes}
 
 
-def to_neutral(params: Mapping[str, Tensor], model: ModelConfig | MetaModule) -> Parameters:
+def to_neutral(params: Mapping[str, Tensor], model: ModelConfig | Chain | MetaModule) -> Parameters:
     """Tensors as neutral parameters, in their own dtype; the inverse of `from_neutral`."""
     shapes = _shapes(model)
     check_names(params, shapes, _owner(model))
@@ -90,13 +91,15 @@ def read_neutral(model: nn.Module) -> Parameters:
     return {name: _to_numpy(tensor) for name, tensor in state.items()}
 
 
-def _shapes(model: ModelConfig | MetaModule) -> dict[str, tuple[int, ...]]:
-    if isinstance(model, ModelConfig):
+def _shapes(model: ModelConfig | Chain | MetaModule) -> dict[str, tuple[int, ...]]:
+    if isinstance(model, (ModelConfig, Chain)):
         return parameter_shapes(model)
     return {name: tuple(parameter.shape) for name, parameter in model.meta_named_parameters()}
 
 
-def _owner(model: ModelConfig | MetaModule) -> str:
+def _owner(model: ModelConfig | Chain | MetaModule) -> str:
+    if isinstance(model, Chain):
+        return "the table of layers"
     return model.name if isinstance(model, ModelConfig) else type(model).__name__
 
 

@@ -1,5 +1,6 @@
 """MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400): learn parameters from which a few gradient steps suffice."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -75,13 +76,13 @@ class MAML(Algorithm):
 
     @classmethod
     def from_config(
-        cls, config: MAMLConfig, model: Model, loss: Loss, ways: int | None, task_map: TaskMap = "auto"
+        cls, config: MAMLConfig, modules: Mapping[str, Model], loss: Loss, ways: int | None, task_map: TaskMap = "auto"
     ) -> "MAML":
         """The algorithm of a record, for a network with a head."""
         del ways
         adjoint = FirstOrder() if config.first_order else Unrolled()
         return cls(
-            model,
+            modules["network"],
             loss,
             optimiser=sgd(config.inner_lr),
             steps=config.inner_steps,
@@ -90,8 +91,17 @@ class MAML(Algorithm):
             task_map=task_map,
         )
 
+    def initial(self, params: Any) -> Any:
+        """The network's parameters before the inner loop: `params`, where a subclass has no other meta-parameters."""
+        return params
+
+    def inner_optimiser(self, params: Any) -> Optimiser:
+        """The optimiser of the inner loop, which a subclass may make of meta-parameters."""
+        del params
+        return self.optimiser
+
     def adapt(self, params: Any, inputs: jax.Array, targets: jax.Array, steps: int | None = None) -> Any:
-        """The parameters after the inner loop on one support set, a tree like `params`.
+        """The network's parameters after the inner loop on one support set, a tree like `initial(params)`.
 
         Args:
             params: the meta-parameters.
@@ -104,9 +114,9 @@ class MAML(Algorithm):
             self.loss_function,
             inputs,
             targets,
-            optimiser=self.optimiser,
+            optimiser=self.inner_optimiser(params),
             steps=self.steps if steps is None else steps,
-            params=params,
+            params=self.initial(params),
             names=self.names,
             adjoint=self.adjoint,
         ).params

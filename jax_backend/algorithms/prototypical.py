@@ -1,5 +1,6 @@
 """Prototypical networks (Snell, Swersky, Zemel 2017, arXiv 1703.05175): the nearest class mean in a learned space."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -43,11 +44,16 @@ class Prototypical(Algorithm):
 
     @classmethod
     def from_config(
-        cls, config: PrototypicalConfig, model: Model, loss: Loss, ways: int | None, task_map: TaskMap = "auto"
+        cls,
+        config: PrototypicalConfig,
+        modules: Mapping[str, Model],
+        loss: Loss,
+        ways: int | None,
+        task_map: TaskMap = "auto",
     ) -> "Prototypical":
         """The algorithm of a record."""
         del config, loss
-        return cls(model, ways=ways or 0, task_map=task_map)
+        return cls(modules["network"], ways=ways or 0, task_map=task_map)
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
         """Logits `(n, N)` of one task's query set."""

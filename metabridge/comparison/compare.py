@@ -72,7 +72,7 @@ def compare(
     doubles = {name: load_backend(name, device, "float64") for name in NAMES}
     singles = {name: load_backend(name, device, "float32") for name in NAMES}
     show = _progress_bar if progress else _no_progress
-    initial = initial_parameters(run.model, run.seed)
+    initial = initial_parameters(run.layers, run.seed)
 
     first_batch = meta_train.episodes(range(run.meta_batch_size), run.seed)
     learners = {name: doubles[name].learner(run, initial) for name in NAMES}

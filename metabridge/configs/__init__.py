@@ -6,6 +6,7 @@ from metabridge.configs.algorithms import (
     ANILConfig,
     FOMAMLConfig,
     MAMLConfig,
+    MetaSGDConfig,
     PrototypicalConfig,
     algorithm_record,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "EpisodeConfig",
     "FOMAMLConfig",
     "MAMLConfig",
+    "MetaSGDConfig",
     "ModelConfig",
     "OptimiserConfig",
     "PrototypicalConfig",

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 
 from metabridge.checks import check_choice, check_count, check_positive, require
 from metabridge.configs.record import Config
+from metabridge.networks.layers import Chain, Layer, Like
 
 __all__ = [
     "ALGORITHMS",
@@ -16,6 +17,7 @@ __all__ = [
     "AlgorithmConfig",
     "FOMAMLConfig",
     "MAMLConfig",
+    "MetaSGDConfig",
     "PrototypicalConfig",
     "algorithm_record",
 ]
@@ -57,6 +59,16 @@ class AlgorithmConfig(Config):
     def follows_gradient(self) -> bool:
         """Whether its meta-gradient is the gradient of its meta-loss."""
         return True
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """Name → table of the meta-parameters that it has beside the network's; none by default.
+
+        Args:
+            network: the layers of the network.
+            ways: classes of a task, `None` for a regression.
+        """
+        del network, ways
+        return {}
 
     def without_second_order(self) -> "AlgorithmConfig":
         """The same algorithm with the second derivatives left out of its meta-gradient."""
@@ -169,6 +181,24 @@ class ANILConfig(MAMLConfig):
 
 
 @dataclass(frozen=True)
+class MetaSGDConfig(MAMLConfig):
+    """MAML with a learned rate for every entry; attributes as in `MAMLConfig`.
+
+    Attributes:
+        inner_lr: the rate of every entry at first.
+    """
+
+    name: ClassVar[str] = "meta-sgd"
+    title: ClassVar[str] = "Meta-SGD"
+    reference: ClassVar[str] = "Li, Zhou, Chen, Li 2017, arXiv 1707.09835"
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """A rate for every entry."""
+        del ways
+        return {"rates": Like(network, self.inner_lr)}
+
+
+@dataclass(frozen=True)
 class PrototypicalConfig(AlgorithmConfig):
     """Prototypical networks."""
 
@@ -180,7 +210,7 @@ class PrototypicalConfig(AlgorithmConfig):
 
 
 ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
-    record.name: record for record in (MAMLConfig, FOMAMLConfig, ANILConfig, PrototypicalConfig)
+    record.name: record for record in (MAMLConfig, FOMAMLConfig, ANILConfig, MetaSGDConfig, PrototypicalConfig)
 }
 """Name → record, of every algorithm."""
 

@@ -8,6 +8,8 @@ from metabridge.configs.episode import EpisodeConfig
 from metabridge.configs.network import ModelConfig
 from metabridge.configs.optimiser import OptimiserConfig
 from metabridge.configs.record import Config
+from metabridge.networks.layers import Chain, Layer
+from metabridge.networks.tables import network_layers
 
 __all__ = ["RunConfig"]
 
@@ -53,3 +55,15 @@ class RunConfig(Config):
             outputs_fit = self.model.outputs == ways if ways is not None else self.model.outputs is not None
             wanted = "a number" if ways is None else f"the number of ways, which is {ways}"
             require(outputs_fit, "model.outputs", wanted, self.model.outputs)
+
+    @property
+    def parts(self) -> dict[str, Layer]:
+        """`"network"` and the algorithm's own parts → their tables of meta-parameters."""
+        network = network_layers(self.model)
+        return {"network": network, **self.algorithm.parts(network, self.episode.ways)}
+
+    @property
+    def layers(self) -> Chain:
+        """The table of all meta-parameters: the network's under their own names, then `<part>.<name>`."""
+        network, *others = self.parts.items()
+        return Chain((*network[1].layers, *others))

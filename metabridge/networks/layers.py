@@ -9,8 +9,10 @@ __all__ = [
     "Chain",
     "Convolution",
     "Flatten",
+    "Free",
     "Layer",
     "LeakyReLU",
+    "Like",
     "Linear",
     "MaxPool",
     "Mean",
@@ -116,6 +118,30 @@ class Flatten(Layer):
 @dataclass(frozen=True)
 class Mean(Layer):
     """The average over all positions of an image, per channel."""
+
+
+@dataclass(frozen=True)
+class Free(Layer):
+    """Parameters of an algorithm that belong to no operation, such as a temperature; every axis has one order only."""
+
+    entries: tuple[tuple[str, Parameter], ...]
+
+    def parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """The entries."""
+        yield from self.entries
+
+
+@dataclass(frozen=True)
+class Like(Layer):
+    """For every parameter of a layer another one of its name and shape, constant at first, such as a learning rate."""
+
+    layer: Layer
+    value: float
+
+    def parameters(self) -> Iterator[tuple[str, Parameter]]:
+        """Those of the layer, all entries at the value."""
+        for name, parameter in self.layer.parameters():
+            yield name, Parameter(parameter.shape, self.value, self.value)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.adaptation.names import check_entries
-from metabridge.networks.layers import Parameter
+from metabridge.networks.layers import Chain, Parameter
 from metabridge.networks.tables import Dimensions, network_layers
 from metabridge.storage.arrays import read_arrays, write_arrays
 from metabridge.streams import philox_words, stream_key, uniforms
@@ -35,19 +35,23 @@ Parameters = dict[str, npt.NDArray[Any]]
 _KIND = "parameters"
 
 
-def parameter_shapes(model: Dimensions) -> dict[str, tuple[int, ...]]:
+def parameter_shapes(model: Dimensions | Chain) -> dict[str, tuple[int, ...]]:
     """Name → shape of every parameter of a model, in the order of the model's layers."""
-    return {name: parameter.shape for name, parameter in network_layers(model).parameters()}
+    return {name: parameter.shape for name, parameter in _layers(model).parameters()}
 
 
-def initial_parameters(model: Dimensions, seed: int) -> Parameters:
-    """Draw a model's initial parameters, float32, from the stream of their name.
+def initial_parameters(model: Dimensions | Chain, seed: int) -> Parameters:
+    """Draw the initial parameters of a model, or of `RunConfig.layers`, float32, from the stream of their name.
 
     The distribution of PyTorch's layers: weights and biases of linear and convolutional layers uniform in
     ±1/√fan_in (Kaiming-uniform with a = √5), batch normalisation at 1 and 0. One parameter's values do not
     depend on which others the model has.
     """
-    return {name: _draw(name, parameter, seed) for name, parameter in network_layers(model).parameters()}
+    return {name: _draw(name, parameter, seed) for name, parameter in _layers(model).parameters()}
+
+
+def _layers(model: Dimensions | Chain) -> Chain:
+    return model if isinstance(model, Chain) else network_layers(model)
 
 
 def _draw(name: str, parameter: Parameter, seed: int) -> npt.NDArray[np.float32]:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from metabridge.configs import ModelConfig
+from metabridge.networks.layers import Chain
 
 __all__ = ["FRAMEWORKS", "JaxKit", "Kit", "TorchKit", "make_kit"]
 
@@ -83,7 +84,7 @@ class Kit:
         """The gradient of a scalar function, as a function that can be differentiated and vectorised again."""
         raise NotImplementedError
 
-    def network(self, model: ModelConfig) -> Any:
+    def network(self, model: ModelConfig | Chain) -> Any:
         """A network to be called with parameters from outside: it has names and shapes but no numbers."""
         raise NotImplementedError
 
@@ -163,7 +164,7 @@ class TorchKit(Kit):
     def transform(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return self.torch.func.grad(function)
 
-    def network(self, model: ModelConfig) -> Any:
+    def network(self, model: ModelConfig | Chain) -> Any:
         with self.torch.device("meta"):
             return self.models.build_model(model)
 
@@ -230,7 +231,7 @@ class JaxKit(Kit):
     def transform(self, function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return self.jax.grad(function)
 
-    def network(self, model: ModelConfig) -> Any:
+    def network(self, model: ModelConfig | Chain) -> Any:
         return self.nnx.eval_shape(lambda: self.models.build_model(model))
 
     def layer_weights(self, neutral: Mapping[str, np.ndarray]) -> dict[str, Any]:

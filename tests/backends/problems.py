@@ -62,7 +62,7 @@ class Problem:
 
     def parameters(self) -> Parameters:
         """Initial parameters, float64."""
-        drawn = initial_parameters(self.run.model, self.run.seed)
+        drawn = initial_parameters(self.run.layers, self.run.seed)
         return {name: array.astype(np.float64) for name, array in drawn.items()}
 
     def perturbed(self, size: float = 0.1) -> Parameters:

@@ -13,6 +13,8 @@ from backends.kits import make_kit
 from backends.problems import PROBLEMS
 from metabridge.adaptation.task_maps import Chunked
 from metabridge.configs import ALGORITHMS, MAMLConfig, OptimiserConfig
+from metabridge.networks.layers import Chain
+from metabridge.networks.parts import join_parts, split_parts
 
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
 
@@ -119,15 +121,14 @@ def test_training_lowers_the_loss_and_reaches_every_parameter(backend, name):
 def test_every_task_map_gives_the_same(backend64, name, task_map):
     chosen, kit = problem(name), backend64
     run, loss = chosen.run, kit.functional.cross_entropy
-    algorithm = kit.algorithms.ALGORITHMS[name].from_config(
-        run.algorithm, kit.network(run.model), loss, run.episode.ways, task_map
-    )
-    params = kit.weights.from_neutral(chosen.perturbed(), run.model)
+    modules = {part: kit.network(table) for part, table in run.parts.items() if isinstance(table, Chain)}
+    algorithm = kit.algorithms.ALGORITHMS[name].from_config(run.algorithm, modules, loss, run.episode.ways, task_map)
+    params = split_parts(kit.weights.from_neutral(chosen.perturbed(), run.layers), run.parts)
     batch = kit.backend.Backend("cpu", "float64").receive(chosen.batch())
     value, gradient = algorithm.meta_gradient(params, batch)
     expected_value, expected = computed(kit.name, name)
     assert_close(value, expected_value, "forward")
-    assert_close(kit.weights.to_neutral(gradient, run.model), expected, "meta_gradient_mlp")
+    assert_close(kit.weights.to_neutral(join_parts(gradient, run.parts), run.layers), expected, "meta_gradient_mlp")
     assert_close(algorithm.loss(params, batch), expected_value, "forward")
     assert algorithm.predict(params, batch).shape == (3, 9, 3)
 

@@ -186,7 +186,7 @@ def both_task_maps(kit, problem):
     loss = kit.functional.mean_squared_error if run.episode.ways is None else kit.functional.cross_entropy
     algorithms = {
         task_map: kit.algorithms.MAML.from_config(
-            run.algorithm, lambda p, x: network(x, params=p), loss, None, task_map
+            run.algorithm, {"network": lambda p, x: network(x, params=p)}, loss, None, task_map
         )
         for task_map in ("vectorised", "sequential")
     }
@@ -236,7 +236,9 @@ def test_linear_regression_has_a_closed_form(backend64, steps, first_order, task
     tasks = {key: (rng.standard_normal((4, 5, 3)), rng.standard_normal((4, 5, 1))) for key in ("train", "test")}
     config, weight = MAMLConfig(steps, 0.1, first_order), rng.standard_normal((3, 1))
     loss = backend64.functional.mean_squared_error
-    maml = backend64.algorithms.MAML.from_config(config, lambda p, x: x @ p["weight"], loss, None, task_map)
+    maml = backend64.algorithms.MAML.from_config(
+        config, {"network": lambda p, x: x @ p["weight"]}, loss, None, task_map
+    )
     batch = {key: tuple(backend64.array(each) for each in split) for key, split in tasks.items()}
     objective, gradient = maml.meta_gradient({"weight": backend64.array(weight)}, batch)
     singles = [{key: (inputs[i], targets[i]) for key, (inputs, targets) in tasks.items()} for i in range(4)]

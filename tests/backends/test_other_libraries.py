@@ -106,7 +106,7 @@ def kit():
 
 
 def maml(kit, apply, config=CONFIG, task_map="vectorised"):
-    return kit.algorithms.MAML.from_config(config, apply, kit.functional.cross_entropy, None, task_map)
+    return kit.algorithms.MAML.from_config(config, {"network": apply}, kit.functional.cross_entropy, None, task_map)
 
 
 def received(kit):

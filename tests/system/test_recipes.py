@@ -66,7 +66,7 @@ def test_a_recipe_is_a_run_that_survives_json(name):
 def test_both_backends_can_follow_it(name, backend):
     smallest = {"shots": 1, "test_shots": 1, "inner_steps": 1, "meta_batch_size": 1}
     run = make_run(name, **smallest, ways=None if name in TOYS else 2)
-    initial = initial_parameters(run.model, run.seed)
+    initial = initial_parameters(run.layers, run.seed)
     framework = load_backend(backend, "cpu")
     learner = framework.learner(run, initial)
     batch = framework.receive(made_data(run).episodes([0]))
