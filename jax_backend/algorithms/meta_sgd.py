@@ -9,7 +9,7 @@ from jax_backend.algorithms.maml import MAML
 from jax_backend.apply import Model
 from jax_backend.optimisers import Optimiser, sgd
 from metabridge.adaptation.task_maps import TaskMap
-from metabridge.configs import MetaSGDConfig
+from metabridge.configs import MAMLConfig
 
 __all__ = ["MetaSGD"]
 
@@ -36,7 +36,7 @@ class MetaSGD(MAML):
     @classmethod
     def from_config(
         cls,
-        config: MetaSGDConfig,
+        config: MAMLConfig,
         modules: Mapping[str, Model],
         loss: Loss,
         ways: int | None,

@@ -65,5 +65,5 @@ class RunConfig(Config):
     @property
     def layers(self) -> Chain:
         """The table of all meta-parameters: the network's under their own names, then `<part>.<name>`."""
-        network, *others = self.parts.items()
-        return Chain((*network[1].layers, *others))
+        network = network_layers(self.model)
+        return Chain((*network.layers, *self.algorithm.parts(network, self.episode.ways).items()))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from metabridge.adaptation.task_maps import TaskMap
-from metabridge.configs import MetaSGDConfig
+from metabridge.configs import MAMLConfig
 from torch_backend.adjoints import FirstOrder, Unrolled
 from torch_backend.algorithms.algorithm import Loss
 from torch_backend.algorithms.maml import MAML
@@ -36,7 +36,7 @@ class MetaSGD(MAML):
     @classmethod
     def from_config(
         cls,
-        config: MetaSGDConfig,
+        config: MAMLConfig,
         modules: Mapping[str, Model],
         loss: Loss,
         ways: int | None,
