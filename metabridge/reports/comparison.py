@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from metabridge.comparison.findings import NAMES, Comparison
 from metabridge.networks.parameters import save_parameters
-from metabridge.reports.figures import draw_adaptation, draw_episodes, draw_losses
+from metabridge.reports.figures import draw_adaptation, draw_losses, draw_received_episodes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,7 +38,7 @@ def write_report(comparison: Comparison, folder: str | Path) -> Path:
 
 
 def _figures(comparison: Comparison) -> "dict[str, Figure]":
-    figures = {"episodes": draw_episodes(comparison), "losses": draw_losses(comparison)}
+    figures = {"episodes": draw_received_episodes(comparison), "losses": draw_losses(comparison)}
     if comparison.curves is not None:
         figures["adaptation"] = draw_adaptation(comparison.curves)
     return figures

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from metabridge.comparison.findings import AdaptationCurves, Comparison
     from metabridge.episodes.batches import EpisodeBatch
 
-__all__ = ["draw_adaptation", "draw_episode", "draw_episodes", "draw_losses"]
+__all__ = ["draw_adaptation", "draw_episode", "draw_received_episodes", "draw_losses"]
 
 _COLOURS = {"torch": "#D55E00", "jax": "#0072B2"}  # distinguishable without colour vision (Okabe & Ito 2008)
 _LABELS = {"torch": "PyTorch", "jax": "JAX"}
@@ -146,8 +146,8 @@ def _draw_points(dataset: ToyMetaDataset, batch: EpisodeBatch) -> Figure:
     return figure
 
 
-def draw_episodes(comparison: Comparison) -> Figure:
-    """The first episodes, as PyTorch and as JAX received them."""
+def draw_received_episodes(comparison: Comparison) -> Figure:
+    """The first episodes of a comparison, as PyTorch and as JAX received them."""
     if comparison.run.episode.ways is None:
         return _draw_point_episodes(comparison)
     inputs = comparison.example["torch"]["train"][0]

@@ -16,7 +16,7 @@ from metabridge.episodes.metadatasets import META_SPLITS, CombinationMetaDataset
 from metabridge.episodes.splitters import ClassSplitter
 from metabridge.networks.parameters import initial_parameters
 from metabridge.reports.comparison import write_report
-from metabridge.reports.figures import draw_episodes
+from metabridge.reports.figures import draw_received_episodes
 from metabridge.runs.manifests import make_manifest
 from metabridge.runs.recipes import RECIPES, WITHOUT_RECIPE, make_meta_datasets, make_run
 from metabridge.sources import ArraySource, write_store
@@ -92,7 +92,7 @@ def test_vectors_have_pictures(of_vectors, tmp_path):
     assert of_vectors.disagreements() == []
     write_report(of_vectors, tmp_path)
     assert {path.name for path in tmp_path.glob("*.png")} == {"episodes.png", "losses.png"}
-    shown = [axes.images[0].get_array() for axes in draw_episodes(of_vectors).axes]
+    shown = [axes.images[0].get_array() for axes in draw_received_episodes(of_vectors).axes]
     assert [array.shape for array in shown] == [(2, 16), (2, 16), (4, 16), (4, 16)]  # rows of support, rows of query
 
 
@@ -106,7 +106,7 @@ def test_images_look_as_they_are(of_vectors, shape, level, colours):
         split: (np.full((1, 2 * shots, *shape), level, np.float32), np.repeat([[1, 0]], shots, axis=1))
         for split, shots in (("train", 1), ("test", 2))
     }
-    for axes in draw_episodes(replace(of_vectors, example=dict.fromkeys(NAMES, example))).axes:
+    for axes in draw_received_episodes(replace(of_vectors, example=dict.fromkeys(NAMES, example))).axes:
         sheet = axes.images[0].get_array()
         if colours is None:
             assert sheet.shape[2:] == (3,)
