@@ -355,3 +355,28 @@ def test_what_is_no_tensor_is_an_error_that_says_so(torch_kit):
     params = dict(layer.meta_named_parameters())
     with pytest.raises(ValueError, match=r"`params\['bias'\]` of MetaLinear must be a tensor, got NoneType"):
         layer(torch_kit.array(np.ones((1, 2))), params={**params, "bias": None})
+
+
+@pytest.mark.parametrize("how", ["pruned", "old weight norm", "old spectral norm"])
+def test_a_layer_that_computes_its_weight_too_early_is_refused(torch_kit, how):
+    """torch computes it before `forward`, from the stored parameters; inside of a container `params` are in place."""
+    torch, utils = torch_kit.torch, torch_kit.torch.nn.utils
+    layer = torch_kit.layer("MetaLinear", 3, 2)
+    if how == "pruned":
+        utils.prune.l1_unstructured(layer, "weight", 0.5)
+    elif how == "old weight norm":
+        with pytest.warns(Warning, match="deprecated"):
+            utils.weight_norm(layer)
+    else:
+        utils.spectral_norm(layer)
+    inputs = torch.randn(4, 3, dtype=torch.float64)
+    params = dict(layer.meta_named_parameters())
+    with pytest.raises(ValueError, match=r"MetaLinear (is pruned itself \(L1Unstructured\)|has old-style \w+Norm)"):
+        layer(inputs, params=params)
+    with pytest.raises(ValueError, match=r"MetaLinear (is pruned itself|has old-style)"):
+        torch_kit.modules.call_with_buffers(layer, inputs, params=params)
+    layer.eval()  # spectral normalisation moves a buffer in training
+    before, model = layer(inputs), torch_kit.modules.MetaSequential(layer)
+    other = {name: value + torch.randn_like(value) for name, value in model.meta_named_parameters()}
+    assert not torch.allclose(model(inputs, params=other), before)
+    assert torch.equal(model(inputs), before)

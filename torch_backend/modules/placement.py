@@ -7,12 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from metabridge.adaptation.names import check_entries
 from metabridge.networks.calls import CALLS, Call, ParamsArgument
 from torch_backend.modules.exact import ExactDerivatives
 
 __all__ = ["placed", "taking_params"]
+
+
+OLD_NORMALISATIONS = (WeightNorm, SpectralNorm)
+"""Hooks that compute a weight before `forward`."""
 
 
 def taking_params(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -39,6 +46,7 @@ def _in_place(module: Any, params: Mapping[str, Tensor] | None) -> AbstractConte
     """Where a module's own forward pass runs."""
     around = CALLS.around(module)
     if params is not None and (around is None or not around.with_params or not _holds_already(module, params)):
+        _check_hooks(module)
         return placed(module, params)
     if around is not None:
         context = around.context
@@ -47,6 +55,22 @@ def _in_place(module: Any, params: Mapping[str, Tensor] | None) -> AbstractConte
     CALLS.check_reached(module, (name for name, _ in module.meta_named_parameters()))
     helps = module._meta_lacks_derivatives and torch.is_grad_enabled()
     return ExactDerivatives(missing_only=True) if helps else nullcontext()
+
+
+def _check_hooks(module: nn.Module) -> None:
+    """Refuse what computes a parameter before `forward`, and so before `params` are in place."""
+    for hook in module._forward_pre_hooks.values():
+        kind = type(hook).__name__
+        if isinstance(hook, BasePruningMethod):
+            raise ValueError(
+                f"{type(module).__name__} is pruned itself ({kind}), and computes its weight before it has `params`; "
+                "put it into a MetaSequential and call that."
+            )
+        if isinstance(hook, OLD_NORMALISATIONS):
+            raise ValueError(
+                f"{type(module).__name__} has old-style {kind}, which computes the weight outside the forward pass; "
+                "use torch.nn.utils.parametrizations instead."
+            )
 
 
 def _holds_already(module: Any, params: Mapping[str, Tensor]) -> bool:

@@ -10,6 +10,7 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
 from torch_backend.modules.module import MetaLayer, MetaModule
+from torch_backend.modules.placement import OLD_NORMALISATIONS
 
 __all__ = ["as_meta_module"]
 
@@ -74,7 +75,7 @@ def _check_possible(module: nn.Module) -> None:
         if any(isinstance(value, nn.UninitializedParameter) for value in each._parameters.values()):
             raise ValueError(f"{where} has no parameters yet; call the module once on an example first.")
         for hook in each._forward_pre_hooks.values():
-            if type(hook).__name__ in ("WeightNorm", "SpectralNorm"):
+            if isinstance(hook, OLD_NORMALISATIONS):
                 raise ValueError(
                     f"{where} has old-style {type(hook).__name__}, which computes the weight outside the forward pass; "
                     f"use torch.nn.utils.parametrizations instead."
