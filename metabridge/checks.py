@@ -11,10 +11,12 @@ from typing import Any
 
 __all__ = [
     "check_choice",
+    "check_class_targets",
     "check_count",
     "check_integer",
     "check_number",
     "check_positive",
+    "check_same_shape",
     "check_share",
     "check_size",
     "is_count",
@@ -132,4 +134,34 @@ def check_choice(value: object, argument: str, choices: Iterable[str], owner: st
     if value not in known:
         raise ValueError(
             f"`{argument}`{owner and f' of {owner}'} must be one of {', '.join(map(repr, known))}, got {value!r}."
+        )
+
+
+def check_class_targets(shape: tuple[int, ...], expected: tuple[int, ...], dtype: object, is_integer: bool) -> None:
+    """Raise `ValueError` unless the targets of a classification are integers, one for each example or pixel.
+
+    Args:
+        shape: of the targets.
+        expected: shape of the outputs without the axis of classes.
+        dtype: of the targets, for messages.
+        is_integer: whether that is a dtype of integers.
+    """
+    if not is_integer:
+        raise ValueError(
+            f"`targets` must be integers, the class of every example, got {dtype}; cast class numbers to integers, or "
+            "take mean_squared_error for a regression."
+        )
+    if tuple(shape) != tuple(expected):
+        raise ValueError(
+            f"`targets` must have the shape of `outputs` without the axis of classes, {tuple(expected)}, got "
+            f"{tuple(shape)}; give one class for each example."
+        )
+
+
+def check_same_shape(targets: tuple[int, ...], outputs: tuple[int, ...]) -> None:
+    """Raise `ValueError` unless targets have the shape of the outputs: `(n, 1)` and `(n,)` would broadcast."""
+    if tuple(targets) != tuple(outputs):
+        raise ValueError(
+            f"`targets` must have the shape of `outputs`, {tuple(outputs)}, got {tuple(targets)}; add or remove a last "
+            "axis."
         )

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from metabridge.checks import check_class_targets, check_same_shape
+
 __all__ = ["cross_entropy", "mean_squared_error"]
 
 
@@ -13,7 +15,12 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -1
         outputs: `(n, N)`; of every pixel `(n, H, W, N)`.
         targets: `(n,)` integers in [0, N); of every pixel `(n, H, W)`.
         ignore_index: a target that does not count, such as the 255 of masks. NaN if none counts.
+
+    Raises:
+        ValueError: if the targets are no integers, or of another shape.
     """
+    check_class_targets(targets.shape, outputs.shape[:-1], targets.dtype, jnp.issubdtype(targets.dtype, jnp.integer))
+    targets = targets.astype(int)
     counts = targets != ignore_index
     safe = jnp.where(counts, targets, 0)
     chosen = jnp.take_along_axis(jax.nn.log_softmax(outputs), safe[..., None], axis=-1)[..., 0]
@@ -29,6 +36,5 @@ def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     Raises:
         ValueError: if the shapes differ: `(n, 1)` and `(n,)` would broadcast to `(n, n)`.
     """
-    if outputs.shape != targets.shape:
-        raise ValueError(f"`targets` must have the shape of `outputs`, {outputs.shape}, got {targets.shape}.")
+    check_same_shape(targets.shape, outputs.shape)
     return ((outputs - targets) ** 2).mean()

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from metabridge.checks import check_class_targets
+
 __all__ = ["accuracy"]
 
 
@@ -13,9 +15,14 @@ def accuracy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -100) -
         outputs: `(n, N)`; of every pixel `(n, H, W, N)`.
         targets: `(n,)` integers in [0, N); of every pixel `(n, H, W)`.
         ignore_index: a target that does not count, such as the 255 of masks. NaN if none counts.
+
+    Raises:
+        ValueError: if the targets are no integers, or of another shape.
     """
+    check_class_targets(targets.shape, outputs.shape[:-1], targets.dtype, jnp.issubdtype(targets.dtype, jnp.integer))
+    targets = targets.astype(int)
     counts = targets != ignore_index
-    right = (outputs.argmax(-1) == targets) & counts
+    right = (outputs.argmax(-1).astype(int) == targets) & counts
     # Half precision cannot count the pixels of a mask.
     wide = jnp.float64 if outputs.dtype == jnp.float64 else jnp.float32
     return (right.sum().astype(wide) / counts.sum().astype(wide)).astype(outputs.dtype)

@@ -109,3 +109,15 @@ def test_half_precision_counts_the_pixels_of_a_large_mask(backend):
     assert pixelwise(backend, "accuracy", pixels, masks) == 1
     if backend.name == "jax":  # torch's own is the sum of so many in half precision, on a CPU
         assert_close(pixelwise(backend, "cross_entropy", pixels, masks), np.log1p(np.exp(-1)), "forward_float16")
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "accuracy"])
+def test_classes_are_integers_one_for_each_example(backend64, name):
+    """Of `(n, 1)` outputs torch's own cross-entropy with float targets is 0, whatever they are."""
+    with pytest.raises(ValueError, match=r"`targets` must be integers, .*, got .*float64; .* take mean_squared_error"):
+        measure(backend64, name, VALUES[:, :1], WANTED[:, :1])
+    with pytest.raises(ValueError, match=r"`targets` must have the shape of `outputs` .*, \(7,\), got \(7, 1\)"):
+        measure(backend64, name, LOGITS, CLASSES[:, None])
+    for integer in (np.int32, np.uint8):
+        narrow = measure(backend64, name, LOGITS, CLASSES.astype(integer))
+        assert_close(narrow, measure(backend64, name, LOGITS, CLASSES), "forward")

@@ -1,7 +1,10 @@
 """Losses, averaged over examples."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from metabridge.checks import check_class_targets, check_same_shape
 
 __all__ = ["cross_entropy", "mean_squared_error"]
 
@@ -13,8 +16,12 @@ def cross_entropy(outputs: Tensor, targets: Tensor, ignore_index: int = -100) ->
         outputs: `(n, N)`; of every pixel `(n, N, H, W)`.
         targets: `(n,)` integers in [0, N); of every pixel `(n, H, W)`.
         ignore_index: a target that does not count, such as the 255 of masks. NaN if none counts.
+
+    Raises:
+        ValueError: if the targets are no integers, or of another shape.
     """
-    return F.cross_entropy(outputs, targets, ignore_index=ignore_index)
+    check_class_targets(targets.shape, outputs.shape[:1] + outputs.shape[2:], targets.dtype, is_integer(targets))
+    return F.cross_entropy(outputs, targets.long(), ignore_index=ignore_index)
 
 
 def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
@@ -23,8 +30,10 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ: `(n, 1)` and `(n,)` would broadcast to `(n, n)`.
     """
-    if outputs.shape != targets.shape:
-        raise ValueError(
-            f"`targets` must have the shape of `outputs`, {tuple(outputs.shape)}, got {tuple(targets.shape)}."
-        )
+    check_same_shape(targets.shape, outputs.shape)
     return F.mse_loss(outputs, targets)
+
+
+def is_integer(targets: Tensor) -> bool:
+    """Whether a tensor is of a dtype of integers."""
+    return not (targets.is_floating_point() or targets.is_complex() or targets.dtype == torch.bool)

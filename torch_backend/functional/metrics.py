@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+from metabridge.checks import check_class_targets
+from torch_backend.functional.losses import is_integer
+
 __all__ = ["accuracy"]
 
 
@@ -13,8 +16,13 @@ def accuracy(outputs: Tensor, targets: Tensor, ignore_index: int = -100) -> Tens
         outputs: `(n, N)`; of every pixel `(n, N, H, W)`.
         targets: `(n,)` integers in [0, N); of every pixel `(n, H, W)`.
         ignore_index: a target that does not count, such as the 255 of masks. NaN if none counts.
+
+    Raises:
+        ValueError: if the targets are no integers, or of another shape.
     """
-    counts = targets != ignore_index
-    right = (outputs.argmax(1) == targets) & counts
+    check_class_targets(targets.shape, outputs.shape[:1] + outputs.shape[2:], targets.dtype, is_integer(targets))
+    classes = targets.long()
+    counts = classes != ignore_index
+    right = (outputs.argmax(1) == classes) & counts
     wide = torch.promote_types(outputs.dtype, torch.float32)  # half precision cannot count the pixels of a mask
     return (right.sum().to(wide) / counts.sum().to(wide)).to(outputs.dtype)
