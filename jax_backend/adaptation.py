@@ -11,12 +11,13 @@ from jax_backend.apply import Apply, Model, as_model, buffers_of, run_model
 from jax_backend.descent import descend
 from jax_backend.modules import MetaModule
 from jax_backend.modules.variables import aliases, given_names
-from jax_backend.optimisers import Optimiser, StepSize, sgd
+from jax_backend.optimisers import FOREIGN, Optimiser, StepSize, sgd
 from jax_backend.trees import is_differentiable, named_leaves, split
-from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_policy
+from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_function, check_policy
 from metabridge.adaptation.names import Selection, check_unknown, select_names
 from metabridge.adaptation.rates import check_optimiser, rates_by_name
 from metabridge.adaptation.steps import check_steps
+from metabridge.networks.calls import check_meta_module
 
 __all__ = [
     "Adapted",
@@ -65,7 +66,7 @@ def gradient_update_parameters(
         ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `names` selects nothing,
             or `step_size` is negative, lacks a name or has an unknown one.
     """
-    _check_model(model)
+    check_meta_module(model, MetaModule, "jax_backend")
     if not callable(loss):
         raise TypeError(
             f"`loss` must be a function of the parameters, got {type(loss).__name__}; "
@@ -82,14 +83,6 @@ def gradient_update_parameters(
     ).params
     # JAX sorts the names of a mapping; this keeps the order of `before`.
     return {**before, **after}
-
-
-def _check_model(model: object) -> None:
-    if not isinstance(model, MetaModule):
-        raise ValueError(
-            f"`model` must be a MetaModule, got {type(model).__name__}; build it from jax_backend.modules, or make "
-            "it one with as_meta_module."
-        )
 
 
 def _select(
@@ -117,7 +110,7 @@ def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> d
     Raises:
         ValueError: if `model` is no MetaModule, or `params` holds a name it does not have.
     """
-    _check_model(model)
+    check_meta_module(model, MetaModule, "jax_backend")
     names = aliases(model).values()  # a shared parameter may be given by any of its names
     check_unknown(params, [name for each in names for name in each], type(model).__name__)
     given = {each[0]: next((alias for alias in each if alias in params), each[0]) for each in names}
@@ -133,7 +126,7 @@ def per_step_buffers(model: MetaModule, steps: int) -> list[dict[str, jax.Array]
     Raises:
         ValueError: if `model` is no MetaModule, or `steps` is no integer of at least 0.
     """
-    _check_model(model)
+    check_meta_module(model, MetaModule, "jax_backend")
     check_steps(steps)
     return [{name: jnp.array(value) for name, value in model.meta_named_buffers()} for _ in range(steps + 1)]
 
@@ -195,11 +188,12 @@ def adapt(
         The parameters after the last step, and the buffers to go with them.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        TypeError: if `optimiser` is no pair of functions or of another framework, or `model` neither a module nor a
+            function.
         ValueError: if `params` lacks a name or has an unknown one, `names` selects nothing, `buffers` do not fit
             `batch_norm` and `steps`, a function comes without `params` or with buffers, or the loss is no scalar.
     """
-    check_optimiser(optimiser)
+    check_optimiser(optimiser, foreign=FOREIGN)
     check_steps(steps)
     if batch_norm is not None:
         check_policy(batch_norm, get_args(BatchNormPolicy))
@@ -228,13 +222,7 @@ def _start(
     if isinstance(model, MetaModule):
         before, chosen = _select(model, params, names)
         return chosen, lambda values: {**before, **values}
-    if params is None:
-        raise ValueError("`params` must be given where `model` is a function: it stores none; pass a pytree of arrays.")
-    if buffers is not None or batch_norm is not None:
-        raise ValueError(
-            "`buffers` and `batch_norm` must be left out where `model` is a function: it has no buffers; pass the "
-            "module itself."
-        )
+    check_function(params, buffers, batch_norm)
     return select_leaves(params, names)
 
 

@@ -6,10 +6,22 @@ from typing import Any
 import jax
 from flax import nnx
 
-from jax_backend.modules import MetaModule, as_meta_module, call_with_buffers
+from jax_backend.modules import (
+    MetaConv1d,
+    MetaConv2d,
+    MetaConv3d,
+    MetaConvTranspose1d,
+    MetaConvTranspose2d,
+    MetaConvTranspose3d,
+    MetaModule,
+    as_meta_module,
+    call_with_buffers,
+)
+from jax_backend.modules.variables import parts
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy
+from metabridge.networks.calls import check_model
 
-__all__ = ["Apply", "Model", "as_model", "buffers_of", "run_model"]
+__all__ = ["Apply", "Model", "as_model", "buffers_of", "has_convolutions", "run_model"]
 
 Apply = Callable[[Any, Any], Any]
 """A pure function `(params, inputs)` → outputs; `params` may be any pytree of arrays."""
@@ -17,21 +29,35 @@ Apply = Callable[[Any, Any], Any]
 Model = nnx.Module | Apply
 """A MetaModule, an ordinary NNX module, or a pure function such as the `apply` of a Linen module."""
 
+_CONVOLUTIONS = (
+    MetaConv1d,
+    MetaConv2d,
+    MetaConv3d,
+    MetaConvTranspose1d,
+    MetaConvTranspose2d,
+    MetaConvTranspose3d,
+    nnx.Conv,
+    nnx.ConvTranspose,
+)
+
 
 def as_model(model: Model) -> MetaModule | Apply:
     """A MetaModule or a pure function as it is, an ordinary module as a MetaModule.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for anything else, a class among them.
     """
-    if isinstance(model, nnx.Module):
-        return model if isinstance(model, MetaModule) else as_meta_module(model)
-    if not callable(model):
-        raise TypeError(
-            f"`model` must be a module or a function apply(params, inputs), got {type(model).__name__}; "
-            "pass for example an nnx.Module, or the `apply` of a Linen module."
-        )
+    check_model(model, "an nnx.Module, or the `apply` of a Linen module")
+    if isinstance(model, nnx.Module) and not isinstance(model, MetaModule):
+        return as_meta_module(model)
     return model
+
+
+def has_convolutions(model: MetaModule | Apply) -> bool | None:
+    """Whether a module has layers for convolutions; `None` of a function, whose content is unknown."""
+    if not isinstance(model, MetaModule):
+        return None
+    return any(isinstance(each, _CONVOLUTIONS) for each in parts(model)[0])
 
 
 def run_model(

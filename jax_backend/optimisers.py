@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from jax_backend.trees import named_leaves
-from metabridge.adaptation.rates import check_numbers, check_optimiser, check_rate, rate_at_step, rates_by_name
+from metabridge.adaptation.rates import check_adam, check_optimiser, check_rate, check_sgd, rate_at_step, rates_by_name
 from metabridge.checks import require
 from metabridge.configs import OptimiserConfig
 
@@ -54,6 +54,9 @@ LearningRate = StepSize | Callable[[Any], StepSize]
 Optimiser: TypeAlias = optax.GradientTransformation
 """A pair of pure functions (init, update)."""
 
+FOREIGN = ("torch_backend",)
+"""Packages whose optimisers compute with another framework's arrays."""
+
 
 def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = False) -> Optimiser:
     """Gradient descent, with momentum if it is not 0: `optax.sgd` and `torch.optim.SGD` without dampening.
@@ -67,9 +70,7 @@ def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = Fal
         ValueError: if a number is outside its range, or `nesterov` comes without momentum; in `update`, if a learning
             rate by name lacks a name or has an unknown one, or a rate has a wrong shape.
     """
-    check_numbers(learning_rate, "learning_rate")
-    require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
-    require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
+    check_sgd(learning_rate, momentum, nesterov)
     down = _scale_by_learning_rate(learning_rate)
     return optax.chain(_trace(momentum, nesterov), down) if momentum else down
 
@@ -96,11 +97,7 @@ def adam(
         ValueError: if a number is outside its range; in `update`, if a learning rate by name lacks a name or has an
             unknown one, or a rate has a wrong shape.
     """
-    check_numbers(learning_rate, "learning_rate")
-    require(0 <= b1 < 1, "b1", "in [0, 1)", b1)
-    require(0 <= b2 < 1, "b2", "in [0, 1)", b2)
-    require(0 <= eps < math.inf, "eps", "a finite number of at least 0", eps)
-    require(0 <= eps_root < math.inf, "eps_root", "a finite number of at least 0", eps_root)
+    check_adam(learning_rate, b1, b2, eps, eps_root)
     return optax.chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
 
 
@@ -150,7 +147,7 @@ def chain(*optimisers: Optimiser) -> Optimiser:
     """
     require(len(optimisers) > 0, "optimisers", "one or more", optimisers)
     for each in optimisers:
-        check_optimiser(each, "optimisers")
+        check_optimiser(each, "optimisers", FOREIGN)
     return optax.chain(*optimisers)
 
 

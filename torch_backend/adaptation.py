@@ -6,16 +6,17 @@ from typing import Any, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_policy
+from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_function, check_policy
 from metabridge.adaptation.names import Selection, check_names, check_unknown, select_names
 from metabridge.adaptation.rates import check_optimiser, rates_by_name
-from metabridge.adaptation.steps import check_steps
-from metabridge.adaptation.trees import flatten, unflatten
+from metabridge.adaptation.steps import check_scalar, check_steps
+from metabridge.adaptation.trees import check_leaves, flatten, unflatten
+from metabridge.networks.calls import check_meta_module
 from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from torch_backend.apply import Apply, Model, as_model, buffers_of, run_model
-from torch_backend.descent import check_scalar, descend
+from torch_backend.descent import descend
 from torch_backend.modules import MetaModule
-from torch_backend.optimisers import Optimiser, StepSize, sgd
+from torch_backend.optimisers import FOREIGN, Optimiser, StepSize, sgd
 
 __all__ = [
     "Adapted",
@@ -65,7 +66,7 @@ def gradient_update_parameters(
             `step_size` is negative, lacks a name or has an unknown one, or a loss that is a tensor is no scalar or
             does not depend on one of the parameters that adapt.
     """
-    _check_model(model)
+    check_meta_module(model, MetaModule, "torch_backend")
     before, chosen = _select(model, params, names)
     optimiser = sgd(rates_by_name(step_size, {name: tuple(value.shape) for name, value in chosen.items()}, "step_size"))
     if callable(loss):
@@ -80,14 +81,6 @@ def gradient_update_parameters(
     return {**before, **after}
 
 
-def _check_model(model: object) -> None:
-    if not isinstance(model, MetaModule):
-        raise ValueError(
-            f"`model` must be a MetaModule, got {type(model).__name__}; build it from torch_backend.modules, or make "
-            "it one with as_meta_module."
-        )
-
-
 def _select(
     model: MetaModule, params: Mapping[str, Tensor] | None, names: Selection
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -96,6 +89,7 @@ def _select(
     stored: dict[str, Tensor] = dict(model.meta_named_parameters())
     before = stored if params is None else dict(params)
     check_names(before, stored, owner)
+    check_leaves(before, Tensor)
     return before, {name: before[name] for name in select_names(before, names, owner)}
 
 
@@ -132,7 +126,7 @@ def complete_parameters(model: MetaModule, params: Mapping[str, Tensor]) -> dict
     Raises:
         ValueError: if `model` is no MetaModule, or `params` holds a name it does not have.
     """
-    _check_model(model)
+    check_meta_module(model, MetaModule, "torch_backend")
     stored: dict[str, Tensor] = dict(model.meta_named_parameters())
     check_unknown(params, list(stored), type(model).__name__)
     return {name: params.get(name, value) for name, value in stored.items()}
@@ -147,7 +141,7 @@ def per_step_buffers(model: MetaModule, steps: int) -> list[dict[str, Tensor]]:
     Raises:
         ValueError: if `model` is no MetaModule, or `steps` is no integer of at least 0.
     """
-    _check_model(model)
+    check_meta_module(model, MetaModule, "torch_backend")
     check_steps(steps)
     return [{name: value.detach().clone() for name, value in model.meta_named_buffers()} for _ in range(steps + 1)]
 
@@ -209,11 +203,12 @@ def adapt(
         The parameters after the last step, and the buffers to go with them.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions, or `model` neither a module nor a function.
+        TypeError: if `optimiser` is no pair of functions or of another framework, or `model` neither a module nor a
+            function.
         ValueError: if `params` lacks a name or has an unknown one, `names` selects nothing, `buffers` do not fit
             `batch_norm` and `steps`, a function comes without `params` or with buffers, or the loss is no scalar.
     """
-    check_optimiser(optimiser)
+    check_optimiser(optimiser, foreign=FOREIGN)
     check_steps(steps)
     if batch_norm is not None:
         check_policy(batch_norm, get_args(BatchNormPolicy))
@@ -245,12 +240,7 @@ def _start(
     """All parameters before the loop by name, checked, and those that adapt."""
     if isinstance(model, MetaModule):
         return _select(model, params, names)
-    if params is None:
-        raise ValueError("`params` must be given where `model` is a function: it stores none; pass a tree of tensors.")
-    if buffers is not None or batch_norm is not None:
-        raise ValueError(
-            "`buffers` and `batch_norm` must be left out where `model` is a function: it has no buffers; pass the "
-            "module itself."
-        )
+    check_function(params, buffers, batch_norm)
     leaves = flatten(params)
+    check_leaves(leaves, Tensor)
     return leaves, {name: leaves[name] for name in select_names(leaves, names, "`params`")}

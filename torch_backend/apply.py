@@ -4,11 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd
 
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy
+from metabridge.networks.calls import check_model
 from torch_backend.modules import MetaModule, as_meta_module, call_with_buffers
 
-__all__ = ["Apply", "Model", "as_model", "buffers_of", "run_model"]
+__all__ = ["Apply", "Model", "as_model", "buffers_of", "has_convolutions", "run_model"]
 
 Apply = Callable[[Any, Any], Any]
 """A pure function `(params, inputs)` → outputs; `params` may be any tree of tensors."""
@@ -21,16 +23,19 @@ def as_model(model: Model) -> MetaModule | Apply:
     """A MetaModule or a pure function as it is, an ordinary module as a MetaModule.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for anything else, a class among them.
     """
-    if isinstance(model, nn.Module):
-        return model if isinstance(model, MetaModule) else as_meta_module(model)
-    if not callable(model):
-        raise TypeError(
-            f"`model` must be a module or a function apply(params, inputs), got {type(model).__name__}; "
-            "pass for example a torch.nn.Module."
-        )
+    check_model(model, "a torch.nn.Module")
+    if isinstance(model, nn.Module) and not isinstance(model, MetaModule):
+        return as_meta_module(model)
     return model
+
+
+def has_convolutions(model: MetaModule | Apply) -> bool | None:
+    """Whether a module has layers for convolutions; `None` of a function, whose content is unknown."""
+    if not isinstance(model, MetaModule):
+        return None
+    return any(isinstance(each, _ConvNd) for each in model.modules())
 
 
 def run_model(

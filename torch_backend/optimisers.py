@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metabridge.adaptation.rates import check_numbers, check_optimiser, rate_at_step, rates_by_name
+from metabridge.adaptation.rates import check_adam, check_optimiser, check_sgd, rate_at_step, rates_by_name
 from metabridge.checks import require
 from metabridge.configs import OptimiserConfig
 
@@ -47,6 +47,9 @@ LearningRate = StepSize | Callable[[int], StepSize]
   (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4: per-layer per-step learning rates).
 """
 
+FOREIGN = ("optax", "jax_backend")
+"""Packages whose optimisers compute with another framework's arrays."""
+
 
 class Optimiser(NamedTuple):
     """A pair of pure functions; `optax.GradientTransformation` in torch.
@@ -72,9 +75,7 @@ def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = Fal
         ValueError: if a number is outside its range, or `nesterov` comes without momentum; in `update`, if a learning
             rate by name lacks a name or has an unknown one, or a rate has a wrong shape.
     """
-    check_numbers(learning_rate, "learning_rate")
-    require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
-    require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
+    check_sgd(learning_rate, momentum, nesterov)
     down = _scale_by_learning_rate(learning_rate)
     return chain(_trace(momentum, nesterov), down) if momentum else down
 
@@ -101,11 +102,7 @@ def adam(
         ValueError: if a number is outside its range; in `update`, if a learning rate by name lacks a name or has an
             unknown one, or a rate has a wrong shape.
     """
-    check_numbers(learning_rate, "learning_rate")
-    require(0 <= b1 < 1, "b1", "in [0, 1)", b1)
-    require(0 <= b2 < 1, "b2", "in [0, 1)", b2)
-    require(0 <= eps < math.inf, "eps", "a finite number of at least 0", eps)
-    require(0 <= eps_root < math.inf, "eps_root", "a finite number of at least 0", eps_root)
+    check_adam(learning_rate, b1, b2, eps, eps_root)
     return chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
 
 
@@ -156,7 +153,7 @@ def chain(*optimisers: Optimiser) -> Optimiser:
     """
     require(len(optimisers) > 0, "optimisers", "one or more", optimisers)
     for each in optimisers:
-        check_optimiser(each, "optimisers")
+        check_optimiser(each, "optimisers", FOREIGN)
 
     def init(params: Mapping[str, Tensor]) -> tuple[Any, ...]:
         return tuple(each.init(params) for each in optimisers)

@@ -1,16 +1,17 @@
 """`Algorithm`: what every meta-learning algorithm does with a meta-batch, from what it does with one task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jax_backend.apply import Model, as_model, run_model
-from jax_backend.descent import check_scalar
+from jax_backend.apply import Model, as_model, has_convolutions, run_model
 from jax_backend.programs import Programs, platform_of
 from jax_backend.tasks import Batch, map_tasks, mean_gradient
-from jax_backend.trees import is_array
+from jax_backend.trees import is_differentiable, named_leaves
+from metabridge.adaptation.steps import check_scalar
 from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_batch, check_task_map, resolve_task_map
 from metabridge.checks import require
 
@@ -39,7 +40,7 @@ class Algorithm:
     """
 
     has_inner_steps = False
-    """Whether it adapts by steps, so that `predict` takes their number."""
+    """Whether it adapts parameters by steps, so that `predict` takes the number of steps."""
 
     def __init__(self, model: Model, task_map: TaskMap = "auto") -> None:
         check_task_map(task_map)
@@ -66,7 +67,7 @@ class Algorithm:
             params: the meta-parameters, any pytree; for an NNX module name → array.
             batch: B tasks.
         """
-        check_batch(batch)
+        _check(batch)
         task_map = self.resolved_task_map(params)
 
         def loss(params: Any, batch: Batch) -> jax.Array:
@@ -80,7 +81,7 @@ class Algorithm:
         Leaves of `params` that are no real or complex numbers have `None` in the gradient. With sequential or chunked
         tasks it needs the memory of one task or chunk, where `jax.grad(loss)` needs that of all.
         """
-        check_batch(batch)
+        _check(batch)
         task_map = self.resolved_task_map(params)
 
         def meta_gradient(params: Any, batch: Batch) -> tuple[jax.Array, Any]:
@@ -109,7 +110,7 @@ class Algorithm:
         require(
             steps is None or self.has_inner_steps, "steps", f"None: {type(self).__name__} has no inner steps", steps
         )
-        check_batch(batch)
+        _check(batch)
         task_map = self.resolved_task_map(params)
 
         def predict(params: Any, batch: Batch) -> jax.Array:
@@ -117,7 +118,17 @@ class Algorithm:
 
         return self._programs.run(predict, params, batch, ("predict", task_map, steps))
 
+    def adapted_names(self, names: Iterable[str]) -> list[str]:
+        """The parameters among these that tasks adapt, each its own: all where there are inner steps, else none."""
+        return list(names) if self.has_inner_steps else []
+
     def resolved_task_map(self, params: Any) -> ResolvedTaskMap:
         """The task map for these parameters on their device."""
-        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params) if is_array(leaf)]
-        return resolve_task_map(self.task_map, platform_of(params), shapes)
+        leaves = {name: leaf for name, leaf in named_leaves(params).items() if is_differentiable(leaf)}
+        shapes = [jnp.shape(leaves[name]) for name in self.adapted_names(leaves)]
+        return resolve_task_map(self.task_map, platform_of(params), shapes, has_convolutions(self.model))
+
+
+def _check(batch: Batch) -> None:
+    # JAX takes NumPy's arrays in a dictionary, but no EpisodeBatch.
+    check_batch(batch, (jax.Array, np.ndarray) if isinstance(batch, dict) else (jax.Array,), "jax_backend")

@@ -1,6 +1,6 @@
 """MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400): learn parameters from which a few gradient steps suffice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -9,9 +9,9 @@ from jax_backend.adaptation import adapt
 from jax_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from jax_backend.algorithms.algorithm import Algorithm, Loss
 from jax_backend.apply import Model
-from jax_backend.optimisers import Optimiser, sgd
+from jax_backend.optimisers import FOREIGN, Optimiser, sgd
 from jax_backend.tasks import Batch
-from metabridge.adaptation.names import Selection
+from metabridge.adaptation.names import Selection, select_names
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_adjoint, check_steps
 from metabridge.adaptation.task_maps import TaskMap
@@ -46,8 +46,8 @@ class MAML(Algorithm):
         task_map: see `Algorithm`.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions, `adjoint` no adjoint, or `model` neither a module nor a
-            function.
+        TypeError: if `optimiser` is no pair of functions or of another framework, `adjoint` no adjoint, or `model`
+            neither a module nor a function.
         ValueError: if `steps` is negative, or for an unknown `task_map`.
     """
 
@@ -65,7 +65,7 @@ class MAML(Algorithm):
         task_map: TaskMap = "auto",
     ) -> None:
         super().__init__(model, task_map)
-        check_optimiser(optimiser)
+        check_optimiser(optimiser, foreign=FOREIGN)
         check_steps(steps)
         check_adjoint(adjoint)
         self.loss_function = loss
@@ -120,6 +120,10 @@ class MAML(Algorithm):
             names=self.names,
             adjoint=self.adjoint,
         ).params
+
+    def adapted_names(self, names: Iterable[str]) -> list[str]:
+        """The parameters among these that `names` of the algorithm selects."""
+        return select_names(names, self.names, "`params`")
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
         """Outputs `(n, …)` on one task's query set after the inner loop on its support set."""

@@ -15,7 +15,7 @@ running statistics never change inside an inner loop.
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
-__all__ = ["BatchNormPolicy", "check_buffers", "check_policy"]
+__all__ = ["BatchNormPolicy", "check_buffers", "check_function", "check_policy"]
 
 BatchNormPolicy = Literal["batch", "frozen", "per-step"]
 
@@ -45,4 +45,15 @@ def check_buffers(buffers: object, batch_norm: str | None, steps: int) -> None:
         raise ValueError(
             f'`buffers` must be a list of steps + 1 = {steps + 1} mappings with batch_norm="per-step", got '
             f"{f'{count} of them' if fits else type(buffers).__name__}; make it with per_step_buffers(model, {steps})."
+        )
+
+
+def check_function(params: object, buffers: object, batch_norm: str | None) -> None:
+    """Raise `ValueError` unless these arguments of `adapt` fit a model that is a function: it stores nothing."""
+    if params is None:
+        raise ValueError("`params` must be given where `model` is a function: it stores none; pass a tree of arrays.")
+    if buffers is not None or batch_norm is not None:
+        raise ValueError(
+            "`buffers` and `batch_norm` must be left out where `model` is a function: it has no buffers; pass the "
+            "module itself."
         )

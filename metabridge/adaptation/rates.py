@@ -1,7 +1,7 @@
 """Learning rates and optimisers of an inner loop: numbers, shapes and names, checked before an array is computed."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any
 
@@ -10,9 +10,11 @@ from metabridge.checks import require
 
 __all__ = [
     "ADAPTED",
+    "check_adam",
     "check_numbers",
     "check_optimiser",
     "check_rate",
+    "check_sgd",
     "rate_at_step",
     "rates_by_name",
 ]
@@ -72,15 +74,43 @@ def check_numbers(rate: object, argument: str) -> None:
             check_rate(each, name)
 
 
+def check_sgd(learning_rate: object, momentum: float, nesterov: bool) -> None:
+    """Raise `ValueError` unless these are numbers for gradient descent."""
+    check_numbers(learning_rate, "learning_rate")
+    require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
+    require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
+
+
+def check_adam(learning_rate: object, b1: float, b2: float, eps: float, eps_root: float) -> None:
+    """Raise `ValueError` unless these are numbers for Adam."""
+    check_numbers(learning_rate, "learning_rate")
+    for name, decay in (("b1", b1), ("b2", b2)):
+        require(0 <= decay < 1, name, "in [0, 1)", decay)
+    for name, added in (("eps", eps), ("eps_root", eps_root)):
+        require(0 <= added < math.inf, name, "a finite number of at least 0", added)
+
+
 def rate_at_step(rate: Any, step: Any) -> Any:
     """The learning rate of a step (0, 1, …): the value of a function of the step, or the rate itself."""
     return rate(step) if callable(rate) else rate
 
 
-def check_optimiser(optimiser: object, argument: str = "optimiser") -> None:
-    """Raise `TypeError` unless it is a pair of functions `init` and `update`."""
+def check_optimiser(optimiser: object, argument: str = "optimiser", foreign: Collection[str] = ()) -> None:
+    """Raise `TypeError` unless it is a pair of functions `init` and `update`, and of none of the `foreign` packages.
+
+    Args:
+        optimiser: what the caller gave.
+        argument: its name, for messages.
+        foreign: packages whose optimisers compute with another framework's arrays.
+    """
     if isinstance(optimiser, type) or not all(callable(getattr(optimiser, name, None)) for name in ("init", "update")):
         raise TypeError(
             f"`{argument}` must be a pair of functions (init, update), got {optimiser!r}; "
+            "make one with sgd or adam of the backend's `optimisers`."
+        )
+    package = type(optimiser).__module__.partition(".")[0]
+    if package in foreign:
+        raise TypeError(
+            f"`{argument}` must compute with the backend's own arrays, got one of {package}; "
             "make one with sgd or adam of the backend's `optimisers`."
         )

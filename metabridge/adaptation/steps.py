@@ -1,11 +1,11 @@
-"""The steps of an inner loop: how many there are, and the value that belongs to each."""
+"""The steps of an inner loop: how many there are, the value that belongs to each, the loss that it lowers."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from metabridge.checks import check_count
 
-__all__ = ["check_adjoint", "check_steps", "count_steps"]
+__all__ = ["check_adjoint", "check_scalar", "check_steps", "count_steps"]
 
 
 def check_steps(steps: int) -> None:
@@ -36,3 +36,14 @@ def check_adjoint(adjoint: object) -> None:
         raise TypeError(
             f"`adjoint` must be an adjoint, got {adjoint!r}; pass Unrolled() or FirstOrder() of `adjoints`."
         )
+
+
+def check_scalar(loss: object, argument: str = "loss") -> None:
+    """Raise `ValueError` unless a loss is a scalar array."""
+    shape = getattr(loss, "shape", None)
+    if loss is None:
+        raise ValueError(f"`{argument}` must be a scalar, got None; return the loss.")
+    if shape is None:
+        raise ValueError(f"`{argument}` must be a scalar array, got {type(loss).__name__}; return nothing else.")
+    if len(shape):
+        raise ValueError(f"`{argument}` must be a scalar, got shape {tuple(shape)}; average it over the examples.")

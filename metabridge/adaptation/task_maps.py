@@ -2,7 +2,7 @@
 
 Vectorising over tasks turns the convolutions of differently adapted networks into grouped convolutions. A GPU runs
 those well; on a CPU they cost two to three times the loop in PyTorch and up to thirty times in XLA. Networks of matrix
-products gain from vectorising everywhere.
+products gain from vectorising everywhere, and so do convolutions whose weights all tasks share.
 """
 
 from collections.abc import Iterable, Mapping
@@ -48,27 +48,47 @@ def check_task_map(task_map: object) -> None:
         )
 
 
-def check_batch(batch: Any) -> None:
-    """Raise `ValueError` unless a meta-batch holds as many tasks in each split, whose arrays have a task axis."""
+def check_batch(batch: Any, kinds: tuple[type, ...], backend: str) -> None:
+    """Raise `ValueError` unless a meta-batch holds as many tasks in each split, in arrays with a task axis.
+
+    Inputs `(n, features)` and targets `(n, 1)` of a single task would pass for n tasks of one example, so inputs need
+    three axes.
+
+    Args:
+        batch: what the caller gave.
+        kinds: the classes of arrays that the backend takes.
+        backend: its package, for messages.
+    """
     if not isinstance(batch, Mapping):
         raise ValueError(
             f"`batch` must be a mapping split → (inputs, targets), got {type(batch).__name__}; attach a splitter to "
             "the meta-dataset."
         )
-    counts = {}
+    counts = set()
     for name, (inputs, targets) in batch.items():
-        if len(inputs.shape) < 2 or len(targets.shape) < 2:
+        for array in (inputs, targets):
+            if not isinstance(array, kinds):
+                raise ValueError(
+                    f"`batch[{name!r}]` must hold arrays of {backend}, got {type(array).__module__}."
+                    f"{type(array).__name__} in {type(batch).__name__}; take batches from BatchMetaDataLoader of "
+                    f"{backend}.data, or make one with its to_backend(batch)."
+                )
+        shapes = tuple(inputs.shape), tuple(targets.shape)
+        if len(shapes[0]) < 3 or len(shapes[1]) < 2 or shapes[0][:2] != shapes[1][:2]:
             raise ValueError(
-                f"`batch[{name!r}]` must be inputs (B, n, …) and targets (B, n, …) of B tasks, got shapes "
-                f"{tuple(inputs.shape)} and {tuple(targets.shape)}; add a task axis in front."
+                f"`batch[{name!r}]` must be inputs (B, n, features …) and targets (B, n, …) of n examples of B tasks, "
+                f"got shapes {shapes[0]} and {shapes[1]}; write x[None] for the task axis of a single task, and "
+                "x[..., None] for the features of scalar inputs."
             )
-        counts[name] = {inputs.shape[0], targets.shape[0]}
-    if len(set().union(*counts.values())) != 1:
-        shapes = {name: (tuple(inputs.shape), tuple(targets.shape)) for name, (inputs, targets) in batch.items()}
-        raise ValueError(f"`batch` must have equally many tasks in all its arrays, got shapes {shapes}.")
+        counts.add(shapes[0][0])
+    if len(counts) != 1 or 0 in counts:
+        found = {name: (tuple(inputs.shape), tuple(targets.shape)) for name, (inputs, targets) in batch.items()}
+        raise ValueError(f"`batch` must have equally many tasks in all its arrays, at least one, got shapes {found}.")
 
 
-def resolve_task_map(task_map: TaskMap, device_kind: str, shapes: Iterable[tuple[int, ...]]) -> ResolvedTaskMap:
+def resolve_task_map(
+    task_map: TaskMap, device_kind: str, shapes: Iterable[tuple[int, ...]], has_convolutions: bool | None = None
+) -> ResolvedTaskMap:
     """`task_map` itself, or for `"auto"` the faster one on this device.
 
     >>> resolve_task_map("auto", "cpu", [(64, 1, 3, 3), (64,)])
@@ -77,9 +97,14 @@ def resolve_task_map(task_map: TaskMap, device_kind: str, shapes: Iterable[tuple
     Args:
         task_map: the caller's choice.
         device_kind: `"cpu"`, `"cuda"`, `"gpu"`, …
-        shapes: of the network's parameters. A weight of three axes or more counts as a convolution's.
+        shapes: of the parameters that adapt. What does not adapt is shared by all tasks, and vectorising over these
+            is a larger batch.
+        has_convolutions: whether the model has layers for convolutions; `None` where its content is unknown. Then a
+            weight of three axes may be a convolution's; without such layers one of four may, which the model's own
+            code uses.
     """
     if task_map != "auto":
         return task_map
-    convolves = any(len(shape) >= 3 for shape in shapes)
+    least = 4 if has_convolutions is False else 3
+    convolves = any(len(shape) >= least for shape in shapes)
     return "sequential" if device_kind == "cpu" and convolves else "vectorised"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["flatten", "unflatten"]
+__all__ = ["check_leaves", "flatten", "unflatten"]
 
 
 def flatten(tree: Any, separator: str = ".") -> dict[str, Any]:
@@ -30,6 +30,17 @@ def flatten(tree: Any, separator: str = ".") -> dict[str, Any]:
 def unflatten(like: Any, leaves: Mapping[str, Any], separator: str = ".") -> Any:
     """The tree of the structure of `like` with these leaves; the inverse of `flatten`."""
     return _rebuild(like, "", leaves, separator)
+
+
+def check_leaves(leaves: Mapping[str, Any], kind: type, argument: str = "params") -> None:
+    """Raise `ValueError` unless every leaf of a flat mapping is an array of this class."""
+    for name, leaf in leaves.items():
+        if not isinstance(leaf, kind):
+            where = f"{argument}[{name!r}]" if name else argument
+            raise ValueError(
+                f"`{where}` must be a {kind.__name__}, got {type(leaf).__name__}; make it a {kind.__name__}, or leave "
+                "it out and let the model close over it."
+            )
 
 
 def _entries(tree: Any) -> list[tuple[str, Any]] | None:

@@ -6,7 +6,32 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CALLS", "Call", "ParamsArgument"]
+__all__ = ["CALLS", "Call", "ParamsArgument", "check_meta_module", "check_model"]
+
+
+def check_model(model: object, example: str) -> None:
+    """Raise `TypeError` unless `model` can be called, or if it is a class.
+
+    Args:
+        model: what the caller gave.
+        example: a model to propose, for messages.
+    """
+    if isinstance(model, type):
+        raise TypeError(f"`model` must be an instance, got the class {model.__name__}; pass {model.__name__}(…).")
+    if not callable(model):
+        raise TypeError(
+            f"`model` must be a module or a function apply(params, inputs), got {type(model).__name__}, which cannot "
+            f"be called; pass for example {example}."
+        )
+
+
+def check_meta_module(model: object, kind: type, backend: str) -> None:
+    """Raise `ValueError` unless `model` is of `kind`, the MetaModule of a backend."""
+    if not isinstance(model, kind):
+        raise ValueError(
+            f"`model` must be a MetaModule, got {type(model).__name__}; build it from {backend}.modules, or make it "
+            "one with as_meta_module."
+        )
 
 
 class ParamsArgument:

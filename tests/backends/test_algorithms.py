@@ -15,6 +15,7 @@ from metabridge.adaptation.task_maps import Chunked
 from metabridge.configs import ALGORITHMS, MAMLConfig, OptimiserConfig
 from metabridge.networks.layers import Chain
 from metabridge.networks.parts import join_parts, split_parts
+from metabridge.toy.helpers import sinusoid
 
 EVERY = pytest.mark.parametrize("name", ALGORITHMS)
 
@@ -205,6 +206,9 @@ def test_what_is_no_model_is_refused(backend):
     sgd = backend.optimisers.sgd(0.1)
     with pytest.raises(TypeError, match=r"`model` must be a module or a function apply\(params, inputs\), got int"):
         backend.algorithms.MAML(3, backend.functional.cross_entropy, optimiser=sgd)
+    module_class = type(backend.plain_linear(2, 2))
+    with pytest.raises(TypeError, match=r"`model` must be an instance, got the class Linear; pass Linear\(…\)"):
+        backend.algorithms.MAML(module_class, backend.functional.cross_entropy, optimiser=sgd)
     with pytest.raises(ValueError, match=r"`task_map` must be 'auto', .*, got 'fast'"):
         backend.algorithms.MAML(lambda p, x: x, backend.functional.cross_entropy, optimiser=sgd, task_map="fast")
     with pytest.raises(TypeError, match=r"`optimiser` must be a pair of functions \(init, update\)"):
@@ -220,29 +224,95 @@ def test_what_is_no_meta_batch_is_refused(backend):
     maml = backend.algorithms.MAML(lambda p, x: x * p["w"], loss, optimiser=backend.optimisers.sgd(0.1))
     params = {"w": array(np.float32(1))}
 
-    def pair(*shape):
-        return array(np.ones(shape, np.float32)), array(np.ones(shape, np.float32))
+    def pair(inputs, targets):
+        return array(np.ones(inputs, np.float32)), array(np.ones(targets, np.float32))
 
+    one_task = [
+        (pair((3,), (3,)), pair((3,), (3,))),
+        (pair((10, 1), (10, 1)), pair((10, 1), (10, 1))),  # which would pass for ten tasks
+        (pair((10, 8, 8, 3), (10, 1)), pair((10, 8, 8, 3), (10, 1))),
+    ]
+    sine = sinusoid(shots=2).episodes([0, 1])
+    uneven = {"train": pair((2, 3, 1), (2, 3, 1)), "test": pair((4, 3, 1), (4, 3, 1))}
     for call in (maml.loss, maml.meta_gradient, maml.predict):
-        with pytest.raises(ValueError, match=r"`batch\['train'\]` must be inputs .* of B tasks, .*; add a task axis"):
-            call(params, {"train": pair(3), "test": pair(3)})
-        with pytest.raises(ValueError, match="`batch` must have equally many tasks in all its arrays, got shapes"):
-            call(params, {"train": pair(2, 3), "test": pair(4, 3)})
+        for train, test in one_task:
+            with pytest.raises(ValueError, match=r"`batch\['train'\]` must be inputs .* B tasks, .*; write x\[None\]"):
+                call(params, {"train": train, "test": test})
+        with pytest.raises(ValueError, match="`batch` must have equally many tasks in all its arrays, at least"):
+            call(params, uneven)
+        with pytest.raises(ValueError, match="`batch` must have equally many tasks in all its arrays, at least"):
+            call(params, {name: pair((0, 3, 1), (0, 3, 1)) for name in ("train", "test")})
         with pytest.raises(ValueError, match=r"`batch` must be a mapping split → \(inputs, targets\), got tuple"):
-            call(params, pair(2, 3))
+            call(params, pair((2, 3, 1), (2, 3, 1)))
+        with pytest.raises(
+            ValueError,
+            match=rf"must hold arrays of {backend}_backend, got numpy\.ndarray in EpisodeBatch; .* to_backend\(batch\)",
+        ):
+            call(params, sine)
+        call(params, backend.data.to_backend(sine))
 
 
 @pytest.mark.parametrize("task_map", ["vectorised", "sequential"])
 def test_a_task_loss_must_be_a_scalar(backend, task_map):
-    class Vector(backend.algorithms.Algorithm):
+    class Wrong(backend.algorithms.Algorithm):
         def task_loss(self, params, task):
-            return task["test"][0] * params["w"]
+            return self.result(task["test"][0][:, 0] * params["w"])
 
-    one = backend.array(np.ones((2, 3), np.float32))
+    one = backend.array(np.ones((2, 3, 1), np.float32))
     batch = {"train": (one, one), "test": (one, one)}
-    for name in ("loss", "meta_gradient"):
-        with pytest.raises(ValueError, match=r"`task_loss` must be a scalar, got shape \(3,\); average it"):
-            getattr(Vector(lambda p, x: x, task_map), name)({"w": backend.array(np.float32(1))}, batch)
+    results = {
+        r"got shape \(3,\); average it over the examples": lambda values: values,
+        "got None; return the loss": lambda values: None,
+        "array, got tuple; return nothing else": lambda values: (values.mean(), values),
+    }
+    for message, result in results.items():
+        algorithm = Wrong(lambda p, x: x, task_map)
+        algorithm.result = result
+        for name in ("loss", "meta_gradient"):
+            with pytest.raises(ValueError, match=f"`task_loss` must be a scalar.*{message}"):
+                getattr(algorithm, name)({"w": backend.array(np.float32(1))}, batch)
+
+
+def test_optimisers_of_another_framework_are_refused(torch_kit, jax_kit):
+    """They would compute with its arrays, or lose the graph."""
+    optax = pytest.importorskip("optax")
+    foreign = [(torch_kit, optax.adam(0.1), "optax"), (jax_kit, torch_kit.optimisers.adam(0.1), "torch_backend")]
+    for kit, optimiser, package in foreign:
+        message = f"`optimisers?` must compute with the backend's own arrays, got one of {package}; make one with sgd"
+        with pytest.raises(TypeError, match=message):
+            kit.algorithms.MAML(lambda p, x: x, kit.functional.mean_squared_error, optimiser=optimiser)
+        with pytest.raises(TypeError, match=message):
+            kit.adaptation.adapt(lambda p, x: x, None, None, None, optimiser=optimiser, params={})
+        with pytest.raises(TypeError, match=message):
+            kit.optimisers.chain(optimiser)
+
+
+def test_torch_params_are_tensors(torch_kit):
+    torch, loss = torch_kit.torch, torch_kit.functional.mean_squared_error
+    maml = torch_kit.algorithms.MAML(lambda p, x: x * p["w"], loss, optimiser=torch_kit.optimisers.sgd(0.1))
+    batch = {name: (torch.ones(2, 3, 1), torch.ones(2, 3, 1)) for name in ("train", "test")}
+    message = r"`params\['w'\]` must be a Tensor, got float; make it a Tensor"
+    for call in (maml.loss, maml.meta_gradient, maml.predict):
+        with pytest.raises(ValueError, match=message):
+            call({"w": 0.5}, batch)
+    with pytest.raises(ValueError, match=message):
+        maml.adapt({"w": 0.5}, *batch["train"])
+
+
+def test_auto_loops_only_over_convolutions_that_adapt(backend):
+    """On a CPU: what all tasks share is a larger batch, and a weight of three axes need be no convolution's."""
+    kit, loss, sgd = backend, backend.functional.mean_squared_error, backend.optimisers.sgd(0.1)
+    convolution, bilinear = kit.layer("MetaConv2d", 1, 2, 3), kit.layer("MetaBilinear", 2, 2, 2)
+
+    def resolved(model, params, **options):
+        return kit.algorithms.MAML(model, loss, optimiser=sgd, **options).resolved_task_map(params)
+
+    assert resolved(convolution, kit.parameters(convolution)) == "sequential"
+    assert resolved(convolution, kit.parameters(convolution), names="bias") == "vectorised"
+    assert resolved(bilinear, kit.parameters(bilinear)) == "vectorised"
+    assert resolved(lambda params, inputs: inputs, kit.parameters(bilinear)) == "sequential"
+    protonet = kit.algorithms.Prototypical(convolution, ways=2)
+    assert protonet.resolved_task_map(kit.parameters(convolution)) == "vectorised"
 
 
 def test_an_adjoint_is_a_value(backend):
@@ -260,7 +330,7 @@ def test_learned_rates_have_gradients(torch_kit):
     maml = torch_kit.algorithms.MAML(
         lambda p, x: p["w"] - x, lambda d, _: (d**2).mean() / 2, optimiser=torch_kit.optimisers.sgd(rate)
     )
-    ones = torch.ones(1, 1, dtype=torch.float64)
+    ones = torch.ones(1, 1, 1, dtype=torch.float64)
     maml.loss({"w": weight}, {"train": (3 * ones, ones), "test": (5 * ones, ones)}).backward()
     after = 1 - 0.1 * (1 - 3)
     assert_close(rate.grad, np.array((after - 5) * -(1 - 3)), "gradient")

@@ -48,17 +48,22 @@ def test_two_leaves_of_one_name_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("asked", "device", "shapes", "expected"),
+    ("asked", "device", "shapes", "has_convolutions", "expected"),
     [
-        ("auto", "cpu", [(8, 1, 3, 3), (8,)], "sequential"),
-        ("auto", "cpu", [(40, 1), (40,)], "vectorised"),
-        ("auto", "cuda", [(8, 1, 3, 3)], "vectorised"),
-        ("vectorised", "cpu", [(8, 1, 3, 3)], "vectorised"),
-        (Chunked(4), "cpu", [(8, 1, 3, 3)], Chunked(4)),
+        ("auto", "cpu", [(8, 1, 3, 3), (8,)], True, "sequential"),
+        ("auto", "cpu", [(8, 1, 3)], True, "sequential"),
+        ("auto", "cpu", [(8, 1, 3)], None, "sequential"),
+        ("auto", "cpu", [(8, 1, 3)], False, "vectorised"),
+        ("auto", "cpu", [(8, 1, 3, 3)], False, "sequential"),  # in the model's own code
+        ("auto", "cpu", [(40, 1), (40,)], True, "vectorised"),
+        ("auto", "cpu", [], True, "vectorised"),
+        ("auto", "cuda", [(8, 1, 3, 3)], True, "vectorised"),
+        ("vectorised", "cpu", [(8, 1, 3, 3)], True, "vectorised"),
+        (Chunked(4), "cpu", [(8, 1, 3, 3)], True, Chunked(4)),
     ],
 )
-def test_auto_is_the_faster_map(asked, device, shapes, expected):
-    assert resolve_task_map(asked, device, shapes) == expected
+def test_auto_is_the_faster_map(asked, device, shapes, has_convolutions, expected):
+    assert resolve_task_map(asked, device, shapes, has_convolutions) == expected
 
 
 def test_unknown_task_maps_are_refused():

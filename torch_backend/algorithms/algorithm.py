@@ -1,16 +1,16 @@
 """`Algorithm`: what every meta-learning algorithm does with a meta-batch, from what it does with one task."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from metabridge.adaptation.steps import check_scalar
 from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_batch, check_task_map, resolve_task_map
-from metabridge.adaptation.trees import flatten
+from metabridge.adaptation.trees import check_leaves, flatten
 from metabridge.checks import require
-from torch_backend.apply import Model, as_model, run_model
-from torch_backend.descent import check_scalar
+from torch_backend.apply import Model, as_model, has_convolutions, run_model
 from torch_backend.tasks import Batch, Randomness, map_tasks, mean_gradient
 
 __all__ = ["Algorithm", "Loss"]
@@ -39,7 +39,7 @@ class Algorithm:
     """
 
     has_inner_steps = False
-    """Whether it adapts by steps, so that `predict` takes their number."""
+    """Whether it adapts parameters by steps, so that `predict` takes the number of steps."""
 
     def __init__(self, model: Model, task_map: TaskMap = "auto", randomness: Randomness = "error") -> None:
         check_task_map(task_map)
@@ -66,7 +66,7 @@ class Algorithm:
             params: the meta-parameters, for a module name → tensor.
             batch: B tasks.
         """
-        check_batch(batch)
+        self._check(params, batch)
         task_map = self.resolved_task_map(params)
         return map_tasks(lambda task: self._scalar_loss(params, task), batch, task_map, self.randomness).mean()
 
@@ -76,8 +76,12 @@ class Algorithm:
         With sequential or chunked tasks it needs the memory of one task or chunk, where `loss(…).backward()` needs
         that of all.
         """
-        check_batch(batch)
+        self._check(params, batch)
         return mean_gradient(self._scalar_loss, params, batch, self.resolved_task_map(params), self.randomness)
+
+    def _check(self, params: Any, batch: Batch) -> None:
+        check_leaves(flatten(params), Tensor)
+        check_batch(batch, (Tensor,), "torch_backend")
 
     def _scalar_loss(self, params: Any, task: Batch) -> Tensor:
         loss = self.task_loss(params, task)
@@ -98,13 +102,18 @@ class Algorithm:
         require(
             steps is None or self.has_inner_steps, "steps", f"None: {type(self).__name__} has no inner steps", steps
         )
-        check_batch(batch)
+        self._check(params, batch)
         with torch.no_grad():
             task_map = self.resolved_task_map(params)
             return map_tasks(lambda task: self.predict_task(params, task, steps), batch, task_map, self.randomness)
+
+    def adapted_names(self, names: Iterable[str]) -> list[str]:
+        """The parameters among these that tasks adapt, each its own: all where there are inner steps, else none."""
+        return list(names) if self.has_inner_steps else []
 
     def resolved_task_map(self, params: Any) -> ResolvedTaskMap:
         """The task map for these parameters on their device."""
         leaves = flatten(params)
         device = next((value.device.type for value in leaves.values()), "cpu")
-        return resolve_task_map(self.task_map, device, [tuple(value.shape) for value in leaves.values()])
+        shapes = [tuple(leaves[name].shape) for name in self.adapted_names(leaves)]
+        return resolve_task_map(self.task_map, device, shapes, has_convolutions(self.model))

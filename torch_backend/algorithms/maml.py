@@ -1,11 +1,11 @@
 """MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400): learn parameters from which a few gradient steps suffice."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
 
-from metabridge.adaptation.names import Selection
+from metabridge.adaptation.names import Selection, select_names
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_adjoint, check_steps
 from metabridge.adaptation.task_maps import TaskMap
@@ -14,7 +14,7 @@ from torch_backend.adaptation import adapt
 from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from torch_backend.algorithms.algorithm import Algorithm, Loss
 from torch_backend.apply import Model
-from torch_backend.optimisers import Optimiser, sgd
+from torch_backend.optimisers import FOREIGN, Optimiser, sgd
 from torch_backend.tasks import Batch, Randomness
 
 __all__ = ["MAML"]
@@ -48,8 +48,8 @@ class MAML(Algorithm):
         randomness: see `Algorithm`.
 
     Raises:
-        TypeError: if `optimiser` is no pair of functions, `adjoint` no adjoint, or `model` neither a module nor a
-            function.
+        TypeError: if `optimiser` is no pair of functions or of another framework, `adjoint` no adjoint, or `model`
+            neither a module nor a function.
         ValueError: if `steps` is negative, or for an unknown `task_map`.
     """
 
@@ -68,7 +68,7 @@ class MAML(Algorithm):
         randomness: Randomness = "error",
     ) -> None:
         super().__init__(model, task_map, randomness)
-        check_optimiser(optimiser)
+        check_optimiser(optimiser, foreign=FOREIGN)
         check_steps(steps)
         check_adjoint(adjoint)
         self.loss_function = loss
@@ -123,6 +123,10 @@ class MAML(Algorithm):
             names=self.names,
             adjoint=self.adjoint,
         ).params
+
+    def adapted_names(self, names: Iterable[str]) -> list[str]:
+        """The parameters among these that `names` of the algorithm selects."""
+        return select_names(names, self.names, "`params`")
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> Tensor:
         """Outputs `(n, …)` on one task's query set after the inner loop on its support set."""
