@@ -1,6 +1,6 @@
 """`Algorithm`: what every meta-learning algorithm does with a meta-batch, from what it does with one task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 from jax_backend.apply import Model, as_model, has_convolutions, run_model
 from jax_backend.programs import Programs, platform_of
 from jax_backend.tasks import Batch, map_tasks, mean_gradient
-from jax_backend.trees import is_differentiable, named_leaves
+from jax_backend.trees import is_array
 from metabridge.adaptation.steps import check_scalar
 from metabridge.adaptation.task_maps import ResolvedTaskMap, TaskMap, check_batch, check_task_map, resolve_task_map
 from metabridge.checks import require
@@ -40,7 +40,7 @@ class Algorithm:
     """
 
     has_inner_steps = False
-    """Whether it adapts parameters by steps, so that `predict` takes the number of steps."""
+    """Whether it adapts by steps, so that `predict` takes their number."""
 
     def __init__(self, model: Model, task_map: TaskMap = "auto") -> None:
         check_task_map(task_map)
@@ -118,14 +118,9 @@ class Algorithm:
 
         return self._programs.run(predict, params, batch, ("predict", task_map, steps))
 
-    def adapted_names(self, names: Iterable[str]) -> list[str]:
-        """The parameters among these that tasks adapt, each its own: all where there are inner steps, else none."""
-        return list(names) if self.has_inner_steps else []
-
     def resolved_task_map(self, params: Any) -> ResolvedTaskMap:
         """The task map for these parameters on their device."""
-        leaves = {name: leaf for name, leaf in named_leaves(params).items() if is_differentiable(leaf)}
-        shapes = [jnp.shape(leaves[name]) for name in self.adapted_names(leaves)]
+        shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(params) if is_array(leaf)]
         return resolve_task_map(self.task_map, platform_of(params), shapes, has_convolutions(self.model))
 
 

@@ -1,6 +1,6 @@
 """MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400): learn parameters from which a few gradient steps suffice."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ from jax_backend.algorithms.algorithm import Algorithm, Loss
 from jax_backend.apply import Model
 from jax_backend.optimisers import FOREIGN, Optimiser, sgd
 from jax_backend.tasks import Batch
-from metabridge.adaptation.names import Selection, select_names
+from metabridge.adaptation.names import Selection
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_adjoint, check_steps
 from metabridge.adaptation.task_maps import TaskMap
@@ -120,10 +120,6 @@ class MAML(Algorithm):
             names=self.names,
             adjoint=self.adjoint,
         ).params
-
-    def adapted_names(self, names: Iterable[str]) -> list[str]:
-        """The parameters among these that `names` of the algorithm selects."""
-        return select_names(names, self.names, "`params`")
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
         """Outputs `(n, …)` on one task's query set after the inner loop on its support set."""

@@ -2,7 +2,7 @@
 
 Vectorising over tasks turns the convolutions of differently adapted networks into grouped convolutions. A GPU runs
 those well; on a CPU they cost two to three times the loop in PyTorch and up to thirty times in XLA. Networks of matrix
-products gain from vectorising everywhere, and so do convolutions whose weights all tasks share.
+products gain from vectorising everywhere.
 """
 
 from collections.abc import Iterable, Mapping
@@ -97,11 +97,10 @@ def resolve_task_map(
     Args:
         task_map: the caller's choice.
         device_kind: `"cpu"`, `"cuda"`, `"gpu"`, …
-        shapes: of the parameters that adapt. What does not adapt is shared by all tasks, and vectorising over these
-            is a larger batch.
-        has_convolutions: whether the model has layers for convolutions; `None` where its content is unknown. Then a
-            weight of three axes may be a convolution's; without such layers one of four may, which the model's own
-            code uses.
+        shapes: of the network's parameters.
+        has_convolutions: whether the model has layers for convolutions; `None` where its content is unknown. In both
+            cases a weight of three axes or more counts as a convolution's. In a model without such layers one of four
+            axes does, for its own code may convolve with it; three axes are those of bilinear forms and attention.
     """
     if task_map != "auto":
         return task_map

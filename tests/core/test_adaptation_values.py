@@ -56,7 +56,6 @@ def test_two_leaves_of_one_name_are_refused():
         ("auto", "cpu", [(8, 1, 3)], False, "vectorised"),
         ("auto", "cpu", [(8, 1, 3, 3)], False, "sequential"),  # in the model's own code
         ("auto", "cpu", [(40, 1), (40,)], True, "vectorised"),
-        ("auto", "cpu", [], True, "vectorised"),
         ("auto", "cuda", [(8, 1, 3, 3)], True, "vectorised"),
         ("vectorised", "cpu", [(8, 1, 3, 3)], True, "vectorised"),
         (Chunked(4), "cpu", [(8, 1, 3, 3)], True, Chunked(4)),

@@ -1,6 +1,6 @@
 """`Algorithm`: what every meta-learning algorithm does with a meta-batch, from what it does with one task."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class Algorithm:
     """
 
     has_inner_steps = False
-    """Whether it adapts parameters by steps, so that `predict` takes the number of steps."""
+    """Whether it adapts by steps, so that `predict` takes their number."""
 
     def __init__(self, model: Model, task_map: TaskMap = "auto", randomness: Randomness = "error") -> None:
         check_task_map(task_map)
@@ -107,13 +107,9 @@ class Algorithm:
             task_map = self.resolved_task_map(params)
             return map_tasks(lambda task: self.predict_task(params, task, steps), batch, task_map, self.randomness)
 
-    def adapted_names(self, names: Iterable[str]) -> list[str]:
-        """The parameters among these that tasks adapt, each its own: all where there are inner steps, else none."""
-        return list(names) if self.has_inner_steps else []
-
     def resolved_task_map(self, params: Any) -> ResolvedTaskMap:
         """The task map for these parameters on their device."""
         leaves = flatten(params)
         device = next((value.device.type for value in leaves.values()), "cpu")
-        shapes = [tuple(leaves[name].shape) for name in self.adapted_names(leaves)]
+        shapes = [tuple(value.shape) for value in leaves.values()]
         return resolve_task_map(self.task_map, device, shapes, has_convolutions(self.model))

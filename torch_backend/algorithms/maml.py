@@ -1,11 +1,11 @@
 """MAML (Finn, Abbeel, Levine 2017, arXiv 1703.03400): learn parameters from which a few gradient steps suffice."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from metabridge.adaptation.names import Selection, select_names
+from metabridge.adaptation.names import Selection
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_adjoint, check_steps
 from metabridge.adaptation.task_maps import TaskMap
@@ -123,10 +123,6 @@ class MAML(Algorithm):
             names=self.names,
             adjoint=self.adjoint,
         ).params
-
-    def adapted_names(self, names: Iterable[str]) -> list[str]:
-        """The parameters among these that `names` of the algorithm selects."""
-        return select_names(names, self.names, "`params`")
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> Tensor:
         """Outputs `(n, …)` on one task's query set after the inner loop on its support set."""
