@@ -1,8 +1,10 @@
 """How the tasks of a meta-batch are computed: all at once, one after another, or some at a time.
 
 Vectorising over tasks turns the convolutions of differently adapted networks into grouped convolutions. A GPU runs
-those well; on a CPU they cost two to three times the loop in PyTorch and up to thirty times in XLA. Networks of matrix
-products gain from vectorising everywhere.
+those well; on a CPU they cost two to three times the loop in PyTorch and up to thirty times in XLA. Where
+tasks share all weights, as in prototypical networks, vectorising is a larger batch, and still slower there: 1.1 times
+in PyTorch and 1.9 times in XLA (Conv4 of 32 channels, 4 tasks, 28×28 pixels). Networks of matrix products gain from
+vectorising everywhere.
 """
 
 from collections.abc import Iterable, Mapping
