@@ -65,7 +65,7 @@ class AlgorithmConfig(Config):
         return True
 
     def with_second_order(self) -> "AlgorithmConfig":
-        """The same algorithm with the second derivatives that it leaves out."""
+        """The same algorithm with second derivatives in its meta-gradient."""
         raise ValueError(f"{self.title} leaves out no second derivatives.")
 
     def without_second_order(self) -> "AlgorithmConfig":
