@@ -4,12 +4,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jax_backend.adjoints import Adjoint, Unrolled
-from jax_backend.optimisers import Optimiser
+from jax_backend.optimisers import FOREIGN, Optimiser
+from jax_backend.trees import is_array
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import check_adjoint, count_steps
+from metabridge.adaptation.steps import check_adjoint, check_scalar, count_steps
+from metabridge.checks import require
 
 __all__ = ["Descent", "descend"]
 
@@ -63,7 +66,7 @@ def descend(
         steps: number of steps, 0 included; `None` takes one step per entry of `per_step`.
         adjoint: how the loop is differentiated: `Unrolled()` or `FirstOrder()` of `jax_backend.adjoints`.
         state: the optimiser's state to start from; `None` starts anew.
-        per_step: one value per step, such as its mini-batch; all of one structure and shape.
+        per_step: one value per step, such as its mini-batch: pytrees of one structure, with arrays of the same shapes.
         has_aux: whether `loss` returns a pair (scalar, pytree of arrays).
 
     Returns:
@@ -71,11 +74,14 @@ def descend(
 
     Raises:
         TypeError: if `optimiser` is no pair of functions, or `adjoint` no adjoint.
-        ValueError: if `steps` is negative or does not fit `per_step`, or the loss is no scalar.
+        ValueError: if `steps` is negative or does not fit `per_step`, the values of `per_step` differ in structure or
+            shape, or the loss is no scalar.
     """
-    check_optimiser(optimiser)
+    check_optimiser(optimiser, foreign=FOREIGN)
     check_adjoint(adjoint)
     count = count_steps(steps, per_step)
+    if count and per_step is not None:
+        _check_alike(per_step)
     inputs: list[tuple[Any, ...]] = [()] * count if per_step is None else [(values,) for values in per_step]
     if state is None:
         state = optimiser.init(params)
@@ -97,9 +103,14 @@ def descend(
     return Descent(params, state, aux)
 
 
-def check_scalar(loss: jax.Array, argument: str = "loss") -> None:
-    """Raise `ValueError` unless a loss is a scalar."""
-    shape = getattr(loss, "shape", None)
-    if shape is None or len(shape):
-        found = type(loss).__name__ if shape is None else f"shape {tuple(shape)}"
-        raise ValueError(f"`{argument}` must be a scalar, got {found}; average it over the examples.")
+def _check_alike(per_step: Sequence[Any]) -> None:
+    """Raise `ValueError` unless all values are pytrees of one structure with arrays of the same shapes."""
+    first, *others = (_structure_and_shapes(values) for values in per_step)
+    for number, found in enumerate(others, 1):
+        for name, wanted, value in zip(("structure", "shapes"), first, found, strict=True):
+            require(value == wanted, f"per_step[{number}]", f"of the {name} of `per_step[0]`, {wanted}", value)
+
+
+def _structure_and_shapes(values: Any) -> tuple[Any, list[tuple[int, ...]]]:
+    leaves, structure = jax.tree.flatten(values)
+    return structure, [jnp.shape(leaf) for leaf in leaves if is_array(leaf)]

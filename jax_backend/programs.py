@@ -1,6 +1,7 @@
 """Compiled functions of meta-parameters and a meta-batch, kept until the module they were compiled from changes."""
 
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -9,9 +10,12 @@ from flax import nnx
 
 from jax_backend.modules import MetaModule
 from jax_backend.modules.placement import substituted
-from jax_backend.trees import is_array, split
+from jax_backend.trees import is_array, named_leaves, split
 
-__all__ = ["Programs", "platform_of"]
+__all__ = ["MOST_KEPT", "Programs", "platform_of"]
+
+MOST_KEPT = 32
+"""Programs that an algorithm keeps."""
 
 
 class Programs:
@@ -20,7 +24,8 @@ class Programs:
     Leaves of `params` that are no arrays are part of a program, and so are the attributes of the algorithm and the
     settings of the NNX modules among them. After a change of one, as by `eval()`, functions are compiled anew. Arrays
     that the modules store besides the parameters that come from outside, such as running statistics and the state of
-    random numbers, are arguments.
+    random numbers, are arguments. The programs used last are kept, `MOST_KEPT` of them: where a leaf of `params` is a
+    new function at every call, every call compiles.
 
     Args:
         algorithm: whose methods are compiled. Where its model is a function, what that closes over must not change,
@@ -30,7 +35,7 @@ class Programs:
     def __init__(self, algorithm: Any) -> None:
         self._algorithm = algorithm
         self._content: list[Any] = []
-        self._compiled: dict[Any, Callable[..., Any]] = {}
+        self._compiled: OrderedDict[Any, Callable[..., Any]] = OrderedDict()
         self._looked_for_convolutions = False
 
     def run(self, function: Callable[[Any, Any], Any], params: Any, batch: Any, settings: tuple[Any, ...]) -> Any:
@@ -41,12 +46,17 @@ class Programs:
             params: any pytree.
             batch: any pytree of arrays.
             settings: hashable, what `function` depends on.
+
+        Raises:
+            TypeError: for a leaf of `params` that is neither an array nor hashable.
         """
         self._forget_if_changed()
         parts = split(params, is_array)
         leaves, structure = jax.tree.flatten(params)
         key = (settings, structure, tuple(None if is_array(leaf) else (leaf,) for leaf in leaves))
         stored = [each for each in self._content if isinstance(each, nnx.Variable) and is_array(each.get_value())]
+        if not _is_hashable(key):
+            raise _unhashable(params)
         if key not in self._compiled:
 
             def compute(arrays: Any, values: list[Any], batch: Any) -> Any:
@@ -55,6 +65,9 @@ class Programs:
                     return function(parts.merge(arrays), batch)
 
             self._compiled[key] = jax.jit(compute)
+            if len(self._compiled) > MOST_KEPT:
+                self._compiled.popitem(last=False)
+        self._compiled.move_to_end(key)
         return self._compiled[key](parts.chosen, [each.get_value() for each in stored], batch)
 
     def _forget_if_changed(self) -> None:
@@ -77,6 +90,24 @@ class Programs:
                 "jax_backend.modules.conv.conv. A GPU runs them well.",
                 stacklevel=3,
             )
+
+
+def _is_hashable(value: Any) -> bool:
+    try:
+        hash(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _unhashable(params: Any) -> TypeError:
+    """An error that names what of `params` can be neither an argument of a program nor part of its key."""
+    leaves = {name: leaf for name, leaf in named_leaves(params).items() if not (is_array(leaf) or _is_hashable(leaf))}
+    found = [f"a {type(leaf).__name__} at {name!r}" for name, leaf in leaves.items()] or ["a static field"]
+    return TypeError(
+        f"`params` holds {found[0]}, which is neither an array nor hashable, so no program can be compiled for it; "
+        "register its class as a pytree, or keep it in the model."
+    )
 
 
 def platform_of(params: Any) -> str:

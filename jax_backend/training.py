@@ -23,7 +23,7 @@ from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, Opti
 from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, parameter_shapes
 from metabridge.networks.parts import join_parts, split_parts
-from metabridge.runs.losses import StepLoss, check_finite
+from metabridge.runs.losses import Attempt, StepCounter, StepLoss
 from metabridge.runs.states import State, join_state, split_state
 
 __all__ = ["Learner", "precision"]
@@ -56,32 +56,28 @@ class Learner:
         return precision(self.dtype)
 
     def _start_counting(self, steps_done: int) -> None:
-        self._attempts = steps_done
-        self._acknowledged: list[int] = []
-        self._refused = jax.device_put(np.zeros((), np.int32), self.device)
+        with self._precision():
+            none = Attempt(np.int32(steps_done), np.zeros(3, self.dtype))
+            done, refused = jax.device_put((none.step, none), self.device)
+        self._counter = StepCounter(steps_done, done, refused)
 
     @property
     def steps_done(self) -> int:
         """Meta-steps done; refused ones do not count."""
-        return self._attempts - int(self._refused)
+        return self._counter.steps_done
 
     def step(self, batch: Batch) -> StepLoss:
         """Do one meta-step and return the meta-loss before it; read it with `float`.
 
-        It does not wait for the device. A step whose loss is not finite changes nothing; reading its loss, or looking
-        at the learner before that, raises `FloatingPointError`.
+        It does not wait for the device. A step whose loss, gradient or update is not finite changes nothing; reading
+        its loss, or looking at the learner before that, raises `FloatingPointError`.
         """
+        counter = self._counter
         with self._precision():
-            loss, self.params, self.optimiser_state, self._refused = self._programs.step(
-                self.params, self.optimiser_state, self._refused, batch
+            self.params, self.optimiser_state, numbers, done, refused = self._programs.step(
+                self.params, self.optimiser_state, counter.done, counter.refused, batch
             )
-        self._attempts += 1
-        return StepLoss(loss, self._attempts - 1 - len(self._acknowledged), self._acknowledged)
-
-    def _check(self) -> None:
-        """Raise `FloatingPointError` if a step was refused and its loss has not been read."""
-        if int(self._refused) > len(self._acknowledged):
-            check_finite(float("nan"), self.steps_done)
+        return counter.add(Attempt(counter.done, numbers), done, refused)
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
         """The meta-loss at the current parameters and its gradient, as neutral parameters."""
@@ -100,25 +96,25 @@ class Learner:
 
     def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
         """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
-        self._check()
+        self._counter.check()
         with self._precision():
             return np.asarray(self.algorithm.predict(self._tree(self.params), batch, inner_steps))
 
     def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
-        self._check()
+        self._counter.check()
         with self._precision():
             outputs = self.algorithm.predict(self._tree(self.params), batch, inner_steps)
             return np.asarray(jax.vmap(self._measure)(outputs, batch["test"][1]), dtype=np.float64)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
-        self._check()
+        self._counter.check()
         return self._to_neutral(self.params)
 
     def state(self) -> State:
         """Parameters, optimiser state and number of steps as one flat mapping; see `metabridge.runs.states`."""
-        self._check()
+        self._counter.check()
         return join_state(self.params, self.optimiser_state, self.steps_done, self._to_neutral)
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -150,14 +146,29 @@ class _Programs:
         self.optimiser = optimiser
         self.step = jax.jit(self._step)
 
-    def _step(self, params: Any, state: Any, refused: jax.Array, batch: Batch) -> tuple[jax.Array, Any, Any, jax.Array]:
+    def _step(
+        self, params: Any, state: Any, done: jax.Array, refused: Attempt, batch: Batch
+    ) -> tuple[Any, Any, jax.Array, jax.Array, Attempt]:
+        """Parameters and optimiser state after a step, its numbers, and the two counts of `StepCounter`."""
         loss, tree = self.algorithm.meta_gradient(split_parts(params, self.parts), batch)
         gradients = join_parts(tree, self.parts)
         updates, new_state = self.optimiser.update(gradients, state, params)
-        finite = jnp.isfinite(loss)
         new = optax.apply_updates(params, updates), new_state
-        params, state = jax.tree.map(lambda ours, before: jnp.where(finite, ours, before), new, (params, state))
-        return loss, params, state, refused + ~finite
+        numbers = jnp.stack([loss, _largest(gradients), _largest(new)])
+        accepted = jnp.isfinite(numbers).all()
+        params, state = _choose(accepted, new, (params, state))
+        return params, state, numbers, done + accepted, _choose(accepted, refused, Attempt(done, numbers))
+
+
+def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
+    """The tree `new` where the condition holds, else `old`, decided on the device."""
+    return jax.tree.map(lambda ours, before: jnp.where(condition, ours, before), new, old)
+
+
+def _largest(tree: Any) -> jax.Array:
+    """The largest absolute entry of a tree without its counts; NaN if one is NaN."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
 
 
 @functools.lru_cache(maxsize=16)

@@ -46,8 +46,8 @@ class Learner(Protocol):
     def step(self, batch: Any) -> StepLoss:
         """Do one meta-step and return the meta-loss before it; read it with `float`. It does not wait for the device.
 
-        A step whose loss is not finite changes nothing. Its loss, and every look at the learner before that loss was
-        read, raises `FloatingPointError`.
+        A step whose loss, gradient or update is not finite changes nothing. Its loss, and every look at the learner
+        before that loss was read, raises `FloatingPointError`.
         """
 
     def meta_gradient(self, batch: Any) -> tuple[float, Parameters]:

@@ -4,27 +4,28 @@ An adjoint decides two things about a loop: the gradient that a step uses (`grad
 other (`loop`). `torch_backend.descent.descend` supplies the step.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from metabridge.adaptation.trees import flatten, map_leaves, unflatten
 from torch_backend.modules.exact import active_transforms
 
 __all__ = ["Adjoint", "FirstOrder", "Unrolled"]
 
 Carry = TypeVar("Carry")
 
-ScalarWithAux = Callable[[dict[str, Tensor]], tuple[Tensor, Any]]
-"""A function of parameters by name that returns a scalar and a second value."""
+ScalarWithAux = Callable[[Any], tuple[Tensor, Any]]
+"""A function of a tree of parameters that returns a scalar and a second value."""
 
 
 class Adjoint(Protocol):
     """How an inner loop is differentiated. Equal adjoints are interchangeable."""
 
-    def gradient(self, loss: ScalarWithAux, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
+    def gradient(self, loss: ScalarWithAux, params: Any) -> tuple[Any, Any]:
         """The gradient of `loss` at `params` that a step uses, and the second value of `loss`."""
 
     def loop(
@@ -40,7 +41,7 @@ class Unrolled:
     Equation (1) of Finn, Abbeel, Levine 2017, arXiv 1703.03400.
     """
 
-    def gradient(self, loss: ScalarWithAux, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
+    def gradient(self, loss: ScalarWithAux, params: Any) -> tuple[Any, Any]:
         """The gradient, which can be differentiated again."""
         return _gradient(loss, params, create_graph=True)
 
@@ -59,10 +60,10 @@ class FirstOrder:
     the parameters before the loop and to learned rates; the memory is that of one step.
     """
 
-    def gradient(self, loss: ScalarWithAux, params: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
+    def gradient(self, loss: ScalarWithAux, params: Any) -> tuple[Any, Any]:
         """The gradient, without a graph."""
         gradients, aux = _gradient(loss, params, create_graph=False)
-        return {name: gradient.detach() for name, gradient in gradients.items()}, aux
+        return map_leaves(torch.Tensor.detach, gradients), aux
 
     def loop(
         self, step: Callable[[Carry, Any], tuple[Carry, Any]], carry: Carry, inputs: Sequence[Any]
@@ -81,28 +82,50 @@ def _in_order(
     return carry, outputs
 
 
-def _gradient(loss: ScalarWithAux, params: Mapping[str, Tensor], create_graph: bool) -> tuple[dict[str, Tensor], Any]:
+def _gradient(loss: ScalarWithAux, params: Any, create_graph: bool) -> tuple[Any, Any]:
     """The gradient of a loss. A parameter that the loss does not use has the gradient 0.
 
     Outside of `torch.func` by `torch.autograd`, under which layers are faster and more of them work; inside by
-    `torch.func`. Without gradients around it (`torch.no_grad()`) it leaves no graph.
+    `torch.func`. It leaves no graph without gradients around it (`torch.no_grad()`), nor where neither the parameters
+    nor any other tensor in the loss requires a gradient.
 
     Raises:
         RuntimeError: in `torch.inference_mode()`, where no gradient exists.
     """
+    leaves = flatten(params)
     if active_transforms():
         # Constant gradients need no graph; without one they cost the memory of one step.
         with torch.set_grad_enabled(create_graph and torch.is_grad_enabled()):
-            return torch.func.grad(loss, has_aux=True)(dict(params))
+            gradients, aux = torch.func.grad(lambda leaves: loss(unflatten(params, leaves)), has_aux=True)(leaves)
+            return unflatten(params, gradients), aux
     if torch.is_inference_mode_enabled():
         raise RuntimeError("an inner loop needs gradients, which torch.inference_mode() forbids; use torch.no_grad().")
     create_graph = create_graph and torch.is_grad_enabled()
     with torch.enable_grad():
         # Views: the loss may use the same tensor elsewhere too, as an argument or under another name.
         inputs = {
-            name: value.view_as(value) if create_graph and value.requires_grad else value.detach().requires_grad_()
-            for name, value in params.items()
+            name: leaf.view_as(leaf) if create_graph and leaf.requires_grad else leaf.detach().requires_grad_()
+            for name, leaf in leaves.items()
         }
-        value, aux = loss(inputs)
-        gradients = torch.autograd.grad(value, list(inputs.values()), create_graph=create_graph, materialize_grads=True)
-    return dict(zip(inputs, gradients, strict=True)), aux
+        value, aux = loss(unflatten(params, inputs))
+        create_graph = create_graph and _requires_others(value, inputs.values())
+        found = torch.autograd.grad(value, list(inputs.values()), create_graph=create_graph, materialize_grads=True)
+    return unflatten(params, dict(zip(inputs, found, strict=True))), aux
+
+
+def _requires_others(value: Tensor, inputs: Collection[Tensor]) -> bool:
+    """Whether a value has a gradient with respect to any tensor but the leaves among `inputs`."""
+    if not all(each.is_leaf for each in inputs):
+        return True
+    own = {id(each) for each in inputs}
+    seen, waiting = set(), [value.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        leaf = getattr(node, "variable", None) if node.name() == "torch::autograd::AccumulateGrad" else None
+        if leaf is not None and id(leaf) not in own:
+            return True
+        waiting += [parent for parent, _ in node.next_functions]
+    return False

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import check_adjoint, count_steps
-from metabridge.adaptation.trees import flatten, unflatten
+from metabridge.adaptation.steps import check_adjoint, check_scalar, count_steps
+from metabridge.adaptation.trees import check_leaves, flatten, map_leaves
 from torch_backend.adjoints import Adjoint, Unrolled
-from torch_backend.optimisers import Optimiser
+from torch_backend.optimisers import FOREIGN, Optimiser
 
 __all__ = ["Descent", "descend"]
 
@@ -44,7 +44,8 @@ def descend(
     Step k computes `φ_{k+1} = φ_k + update(∇ loss(φ_k, *args), …)` from φ_0 = `params`: the inner loop of Finn,
     Abbeel, Levine 2017 (arXiv 1703.03400, equation 1) for any optimiser. Gradients flow to `params`, to `args`, to
     `state`, and to every tensor inside of the optimiser. Outside of `torch.func` the loop uses `torch.autograd`, inside
-    of `torch.func.grad` and `torch.func.vmap` it uses `torch.func`. Under `torch.no_grad()` it leaves no graph.
+    of `torch.func.grad` and `torch.func.vmap` it uses `torch.func`. Under `torch.no_grad()`, or if no gradient could
+    flow because none of these tensors requires one, it leaves no graph and needs the memory of one step.
 
     >>> import torch
     >>> from torch_backend.optimisers import sgd
@@ -58,8 +59,8 @@ def descend(
         params: a tensor, or a tree of tensors: mapping, list, tuple, named tuple. All of it descends; a parameter
             that the loss does not use has the gradient 0. `requires_grad` does not matter.
         args: further arguments of `loss`, for what an outer loop learns or differentiates.
-        optimiser: of `torch_backend.optimisers`, or any pair of functions like them. It sees the parameters as a
-            flat mapping; names inside a tree are joined by dots.
+        optimiser: of `torch_backend.optimisers`, or any pair of functions like them. It sees the parameters as they
+            are given.
         steps: number of steps, 0 included; `None` takes one step per entry of `per_step`.
         adjoint: how the loop is differentiated: `Unrolled()` or `FirstOrder()` of `torch_backend.adjoints`.
         state: the optimiser's state to start from; `None` starts anew.
@@ -73,39 +74,31 @@ def descend(
         TypeError: if `optimiser` is no pair of functions, or `adjoint` no adjoint.
         ValueError: if `steps` is negative or does not fit `per_step`, or the loss is no scalar.
     """
-    check_optimiser(optimiser)
+    check_optimiser(optimiser, foreign=FOREIGN)
     check_adjoint(adjoint)
+    check_leaves(flatten(params), Tensor)
     count = count_steps(steps, per_step)
     inputs = [args] * count if per_step is None else [(*args, values) for values in per_step]
-    values = flatten(params)
     if state is None:
-        state = optimiser.init(values)
+        state = optimiser.init(params)
 
-    def step(carry: tuple[dict[str, Tensor], Any], arguments: Sequence[Any]) -> tuple[tuple[Any, Any], Any]:
-        values, state = carry
+    def step(carry: tuple[Any, Any], arguments: Sequence[Any]) -> tuple[tuple[Any, Any], Any]:
+        params, state = carry
 
-        def scalar(values: dict[str, Tensor]) -> tuple[Tensor, Any]:
-            result = loss(unflatten(params, values), *arguments)
+        def scalar(params: Any) -> tuple[Tensor, Any]:
+            result = loss(params, *arguments)
             value, aux = result if has_aux else (result, ())
             check_scalar(value)
             return value, aux
 
-        gradients, aux = adjoint.gradient(scalar, values)
-        updates, state = optimiser.update(gradients, state, values)
-        return ({name: add_update(value, updates[name]) for name, value in values.items()}, state), aux
+        gradients, aux = adjoint.gradient(scalar, params)
+        updates, state = optimiser.update(gradients, state, params)
+        return (map_leaves(add_update, params, updates), state), aux
 
-    (values, state), aux = adjoint.loop(step, (values, state), inputs)
-    return Descent(unflatten(params, values), state, aux)
+    (params, state), aux = adjoint.loop(step, (params, state), inputs)
+    return Descent(params, state, aux)
 
 
 def add_update(value: Tensor, update: Tensor) -> Tensor:
     """`value + update` in the dtype of `value`."""
     return (value + update).to(value.dtype)
-
-
-def check_scalar(loss: Tensor, argument: str = "loss") -> None:
-    """Raise `ValueError` unless a loss is a scalar."""
-    shape = getattr(loss, "shape", None)
-    if shape is None or len(shape):
-        found = type(loss).__name__ if shape is None else f"shape {tuple(shape)}"
-        raise ValueError(f"`{argument}` must be a scalar, got {found}; average it over the examples.")

@@ -1,8 +1,10 @@
 """Optimisers of the inner loop, through which gradients flow: pairs of pure functions, as in Optax.
 
 An optimiser is `init(params)` → state and `update(gradients, state, params)` → (updates, state). Updates are *added*
-to the parameters. Both functions are differentiable, change nothing in place and keep nothing between calls, so they
-work with `torch.autograd` (`create_graph=True`) as well as under `torch.func.grad` and `torch.func.vmap`.
+to the parameters. Parameters, gradients and updates are trees of tensors of one structure: mappings, lists, tuples and
+named tuples, often one flat mapping name → tensor. Both functions are differentiable, change nothing in place and keep
+nothing between calls, so they work with `torch.autograd` (`create_graph=True`) as well as under `torch.func.grad` and
+`torch.func.vmap`.
 
 >>> import torch
 >>> params = {"weight": torch.tensor([1.0, -2.0])}
@@ -19,7 +21,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from metabridge.adaptation.rates import check_adam, check_optimiser, check_sgd, rate_at_step, rates_by_name
+from metabridge.adaptation.rates import (
+    check_adam,
+    check_optimiser,
+    check_rate,
+    check_sgd,
+    rate_at_step,
+    rates_by_name,
+)
+from metabridge.adaptation.trees import flatten, map_leaves, unflatten
 from metabridge.checks import require
 from metabridge.configs import OptimiserConfig
 
@@ -41,8 +51,9 @@ LearningRate = StepSize | Callable[[int], StepSize]
 """How far a step goes; everything that is a tensor can be learned.
 
 - A number or a scalar tensor.
-- A mapping name → number or tensor, scalar or of the parameter's shape, for every adapted parameter and no other. A
-  rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835, equation 2: their alpha).
+- A mapping name → number or tensor, scalar or of the parameter's shape, for every adapted parameter and no other. Names
+  inside a tree are joined by dots. A rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835,
+  equation 2: their alpha).
 - A function of the step (0, 1, …) that returns any of these. A rate for every name and step is the LSLR of MAML++
   (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4: per-layer per-step learning rates).
 """
@@ -55,12 +66,12 @@ class Optimiser(NamedTuple):
     """A pair of pure functions; `optax.GradientTransformation` in torch.
 
     Attributes:
-        init: name → parameter, to the state before the first step.
-        update: (name → gradient, state, name → parameter) to (name → what to add to the parameter, next state).
+        init: parameters, to the state before the first step.
+        update: (gradients, state, parameters) to (what to add to the parameters, next state).
     """
 
-    init: Callable[[Mapping[str, Tensor]], Any]
-    update: Callable[..., tuple[dict[str, Tensor], Any]]
+    init: Callable[[Any], Any]
+    update: Callable[..., tuple[Any, Any]]
 
 
 def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = False) -> Optimiser:
@@ -125,21 +136,20 @@ def clip_by_global_norm(max_norm: float) -> Optimiser:
     """
     require(0 < max_norm < math.inf, "max_norm", "a positive finite number", max_norm)
 
-    def init(params: Mapping[str, Tensor]) -> tuple[()]:
+    def init(params: Any) -> tuple[()]:
         return ()
 
-    def update(
-        gradients: Mapping[str, Tensor], state: tuple[()], params: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], tuple[()]]:
+    def update(gradients: Any, state: tuple[()], params: Any = None) -> tuple[Any, tuple[()]]:
+        leaves = flatten(gradients).values()
         # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative.
-        largest = torch.stack([each.detach().abs().amax() for each in gradients.values() if each.numel()]).amax()
+        largest = torch.stack([leaf.detach().abs().amax() for leaf in leaves if leaf.numel()]).amax()
         unit = torch.where(largest > 0, largest, 1.0)
-        square = torch.stack([((gradient / unit) ** 2).sum() for gradient in gradients.values()]).sum()
+        square = torch.stack([((leaf / unit) ** 2).sum() for leaf in leaves]).sum()
         too_long = unit * square.detach().sqrt() > max_norm
         # The root of the branch that is not taken must have a finite derivative too, or 0 · ∞ = NaN.
         norm = unit * torch.where(too_long, square, 1.0).sqrt()
         factor = torch.where(too_long, max_norm / norm, 1.0)
-        return {name: gradient * factor for name, gradient in gradients.items()}, state
+        return map_leaves(lambda leaf: leaf * factor, gradients), state
 
     return Optimiser(init, update)
 
@@ -155,13 +165,11 @@ def chain(*optimisers: Optimiser) -> Optimiser:
     for each in optimisers:
         check_optimiser(each, "optimisers", FOREIGN)
 
-    def init(params: Mapping[str, Tensor]) -> tuple[Any, ...]:
+    def init(params: Any) -> tuple[Any, ...]:
         return tuple(each.init(params) for each in optimisers)
 
-    def update(
-        gradients: Mapping[str, Tensor], state: tuple[Any, ...], params: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], tuple[Any, ...]]:
-        updates, states = dict(gradients), []
+    def update(gradients: Any, state: tuple[Any, ...], params: Any = None) -> tuple[Any, tuple[Any, ...]]:
+        updates, states = gradients, []
         for each, before in zip(optimisers, state, strict=True):
             updates, after = each.update(updates, before, params)
             states.append(after)
@@ -173,41 +181,37 @@ def chain(*optimisers: Optimiser) -> Optimiser:
 def _trace(momentum: float, nesterov: bool) -> Optimiser:
     """The velocity; its state is the last one."""
 
-    def init(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: torch.zeros_like(value) for name, value in params.items()}
+    def init(params: Any) -> Any:
+        return map_leaves(torch.zeros_like, params)
 
-    def update(
-        gradients: Mapping[str, Tensor], state: dict[str, Tensor], params: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        velocity = {name: gradient + momentum * state[name] for name, gradient in gradients.items()}
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        velocity = map_leaves(lambda g, v: g + momentum * v, gradients, state)
         if not nesterov:
             return velocity, velocity
-        return {name: gradient + momentum * velocity[name] for name, gradient in gradients.items()}, velocity
+        return map_leaves(lambda g, v: g + momentum * v, gradients, velocity), velocity
 
     return Optimiser(init, update)
 
 
 class AdamState(NamedTuple):
-    """Steps done, an integer or an integer tensor, and the two moments by name."""
+    """Steps done, an integer or an integer tensor, and the two moments, trees like the parameters."""
 
     steps: int | Tensor
-    mu: dict[str, Tensor]
-    nu: dict[str, Tensor]
+    mu: Any
+    nu: Any
 
 
 def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimiser:
-    def init(params: Mapping[str, Tensor]) -> AdamState:
-        zeros = {name: torch.zeros_like(value) for name, value in params.items()}
+    def init(params: Any) -> AdamState:
+        zeros = map_leaves(torch.zeros_like, params)
         return AdamState(0, zeros, zeros)
 
-    def update(
-        gradients: Mapping[str, Tensor], state: AdamState, params: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], AdamState]:
+    def update(gradients: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
         steps = state.steps + 1
-        mu = {name: (1 - b1) * gradient + b1 * state.mu[name] for name, gradient in gradients.items()}
-        nu = {name: (1 - b2) * gradient * gradient + b2 * state.nu[name] for name, gradient in gradients.items()}
+        mu = map_leaves(lambda g, m: (1 - b1) * g + b1 * m, gradients, state.mu)
+        nu = map_leaves(lambda g, v: (1 - b2) * g * g + b2 * v, gradients, state.nu)
         bias1, bias2 = _one_minus_power(b1, steps), _one_minus_power(b2, steps)
-        updates = {name: mu[name] / bias1 / ((nu[name] / bias2 + eps_root).sqrt() + eps) for name in gradients}
+        updates = map_leaves(lambda m, v: m / bias1 / ((v / bias2 + eps_root).sqrt() + eps), mu, nu)
         return updates, AdamState(steps, mu, nu)
 
     return Optimiser(init, update)
@@ -221,14 +225,16 @@ def _one_minus_power(decay: float, steps: int | Tensor) -> float | Tensor:
 def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
     """Down the gradient; its state is the number of steps done."""
 
-    def init(params: Mapping[str, Tensor]) -> int:
+    def init(params: Any) -> int:
         return 0
 
-    def update(
-        gradients: Mapping[str, Tensor], state: Any, params: Mapping[str, Tensor] | None = None
-    ) -> tuple[dict[str, Tensor], Any]:
-        shapes = {name: tuple(gradient.shape) for name, gradient in gradients.items()}
-        rates = rates_by_name(rate_at_step(learning_rate, state), shapes, "learning_rate")
-        return {name: -rates[name] * gradient for name, gradient in gradients.items()}, state + 1
+    def update(gradients: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        rate = rate_at_step(learning_rate, state)
+        if isinstance(rate, Mapping):
+            leaves = flatten(gradients)
+            rates = rates_by_name(rate, {name: tuple(leaf.shape) for name, leaf in leaves.items()}, "learning_rate")
+            return unflatten(gradients, {name: -rates[name] * leaf for name, leaf in leaves.items()}), state + 1
+        check_rate(rate)
+        return map_leaves(lambda leaf: -rate * leaf, gradients), state + 1
 
     return Optimiser(init, update)

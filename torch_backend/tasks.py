@@ -3,7 +3,7 @@
 Every algorithm goes through these two functions, and none maps tasks itself.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metabridge.adaptation.task_maps import Chunked, ResolvedTaskMap
 from metabridge.adaptation.trees import flatten, unflatten
+from metabridge.checks import require
 from torch_backend.modules.exact import active_transforms
 
 __all__ = ["Batch", "Randomness", "map_tasks", "mean_gradient"]
@@ -19,7 +20,7 @@ Batch = Mapping[str, tuple[Tensor, Tensor]]
 """Split → (inputs, targets), of one task, or of B tasks with a leading axis B."""
 
 Randomness = Literal["error", "different", "same"]
-"""Random operations such as dropout in vectorised tasks: refused, drawn for every task, or drawn once for all."""
+"""Random operations such as dropout in tasks: refused, drawn for every task, or drawn once for all."""
 
 
 def map_tasks(
@@ -35,13 +36,18 @@ def map_tasks(
         batch: B tasks.
         task_map: all tasks at once (`torch.func.vmap`), one after another, or some at a time. The result is the same
             up to rounding.
-        randomness: as in `torch.func.vmap`, for tasks that are computed at once.
+        randomness: as in `torch.func.vmap`, in every task map: `"error"` refuses random operations, `"different"` lets
+            every task draw its own numbers, and with `"same"` all tasks draw the same ones, whatever the task map.
+
+    Raises:
+        RuntimeError: for a random operation with `"error"`.
+        ValueError: for tasks one after another with `"same"`, if they are neither on a CPU nor on a CUDA device.
     """
     if task_map == "sequential":
-        return torch.stack([function(task) for task in _pieces(batch, None)])
+        return torch.stack([function(task) for task in _pieces(batch, None, randomness)])
     size = task_map.size if isinstance(task_map, Chunked) else _count(batch)
     vectorised = torch.func.vmap(function, randomness=randomness)
-    chunks = [vectorised(chunk) for chunk in _pieces(batch, size)]
+    chunks = [vectorised(chunk) for chunk in _pieces(batch, size, randomness)]
     return chunks[0] if len(chunks) == 1 else torch.cat(chunks)
 
 
@@ -82,7 +88,7 @@ def mean_gradient(
 
     totals = {name: torch.zeros_like(value) for name, value in flatten(params).items()}
     values = []
-    for piece in _pieces(batch, task_map.size if isinstance(task_map, Chunked) else None):
+    for piece in _pieces(batch, task_map.size if isinstance(task_map, Chunked) else None, randomness):
         value, gradients = _value_and_gradient(piece_loss, params, piece)
         values.append(value)
         for name, gradient in flatten(gradients).items():
@@ -113,8 +119,35 @@ def _count(batch: Batch) -> int:
     return len(next(iter(batch.values()))[0])
 
 
-def _pieces(batch: Batch, size: int | None) -> list[Batch]:
-    """The meta-batch in pieces of `size` tasks; with `None` as single tasks without a task axis."""
+def _pieces(batch: Batch, size: int | None, randomness: Randomness) -> Iterator[Batch]:
+    """The meta-batch in pieces of `size` tasks, with `None` as single tasks without a task axis, one after another.
+
+    `torch.func.vmap` sees to random operations inside of a piece, this to those in different pieces, and to all of
+    single tasks.
+    """
     step = 1 if size is None else size
     rows = [first if size is None else slice(first, first + step) for first in range(0, _count(batch), step)]
-    return [{name: (inputs[row], targets[row]) for name, (inputs, targets) in batch.items()} for row in rows]
+    matters = (randomness == "same" and len(rows) > 1) or (randomness == "error" and size is None)
+    generators = _generators(batch, randomness) if matters else []
+    states = [generator.get_state() for generator in generators]
+    for row in rows:
+        if randomness == "same":
+            for generator, state in zip(generators, states, strict=True):
+                generator.set_state(state)
+        yield {name: (inputs[row], targets[row]) for name, (inputs, targets) in batch.items()}
+    moved = any(not torch.equal(each.get_state(), state) for each, state in zip(generators, states, strict=True))
+    if randomness == "error" and moved:
+        raise RuntimeError(
+            "a task draws random numbers, as dropout does, which randomness='error' refuses; pass "
+            "randomness='different' to draw for every task, 'same' to draw once for all, or call eval() of the model."
+        )
+
+
+def _generators(batch: Batch, randomness: Randomness) -> list[torch.Generator]:
+    """What random operations of a task draw from."""
+    device = next(iter(batch.values()))[0].device
+    if device.type == "cuda":
+        return [torch.default_generator, torch.cuda.default_generators[device.index]]
+    known = device.type == "cpu" or randomness == "error"
+    require(known, "randomness", f"'different' on {device.type}, whose random state is unknown", randomness)
+    return [torch.default_generator]

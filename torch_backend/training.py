@@ -1,5 +1,6 @@
 """The visible meta-step: batch → meta-gradient → outer optimiser."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from metabridge.configs import RunConfig
 from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, parameter_shapes
 from metabridge.networks.parts import join_parts, split_parts
-from metabridge.runs.losses import StepLoss, check_finite
+from metabridge.runs.losses import Attempt, StepCounter, StepLoss
 from metabridge.runs.states import State, join_state, split_state
 from torch_backend.algorithms import ALGORITHMS
 from torch_backend.functional import accuracy, cross_entropy, mean_squared_error
@@ -52,36 +53,32 @@ class Learner:
         self._start_counting(0)
 
     def _start_counting(self, steps_done: int) -> None:
-        self._attempts = steps_done
-        self._acknowledged: list[int] = []
-        self._refused = torch.zeros((), dtype=torch.int64, device=self.device)
+        done = torch.tensor(steps_done, device=self.device)
+        none = Attempt(done, torch.zeros(3, dtype=self.dtype, device=self.device))
+        self._counter = StepCounter(steps_done, done, none)
 
     @property
     def steps_done(self) -> int:
         """Meta-steps done; refused ones do not count."""
-        return self._attempts - int(self._refused)
+        return self._counter.steps_done
 
     def step(self, batch: Batch) -> StepLoss:
         """Do one meta-step and return the meta-loss before it; read it with `float`.
 
-        It does not wait for the device. A step whose loss is not finite changes nothing; reading its loss, or looking
-        at the learner before that, raises `FloatingPointError`.
+        It does not wait for the device. A step whose loss, gradient or update is not finite changes nothing; reading
+        its loss, or looking at the learner before that, raises `FloatingPointError`.
         """
         loss, gradients = self._meta_gradient(batch)
-        finite = torch.isfinite(loss)
+        counter = self._counter
         with torch.no_grad():
             updates, state = self.optimiser.update(gradients, self.optimiser_state, self.params)
             params = {name: value + updates[name] for name, value in self.params.items()}
-        self.params = _choose(finite, params, self.params)
-        self.optimiser_state = _choose(finite, state, self.optimiser_state)
-        self._refused = self._refused + ~finite
-        self._attempts += 1
-        return StepLoss(loss, self._attempts - 1 - len(self._acknowledged), self._acknowledged)
-
-    def _check(self) -> None:
-        """Raise `FloatingPointError` if a step was refused and its loss has not been read."""
-        if int(self._refused) > len(self._acknowledged):
-            check_finite(float("nan"), self.steps_done)
+            numbers = torch.stack([loss, _largest(gradients), _largest((params, state))])
+            accepted = torch.isfinite(numbers).all()
+        attempt = Attempt(counter.done, numbers)
+        self.params = _choose(accepted, params, self.params)
+        self.optimiser_state = _choose(accepted, state, self.optimiser_state)
+        return counter.add(attempt, counter.done + accepted, _choose(accepted, counter.refused, attempt))
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
         """The meta-loss at the current parameters and its gradient, as neutral parameters."""
@@ -102,24 +99,24 @@ class Learner:
 
     def predict(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.floating]:
         """Query outputs `(B, n, outputs)` after `inner_steps` of adapting to each task (default: the run's)."""
-        self._check()
+        self._counter.check()
         return self.algorithm.predict(self._tree(self.params), batch, inner_steps).cpu().numpy()
 
     def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
-        self._check()
+        self._counter.check()
         outputs, targets = self.algorithm.predict(self._tree(self.params), batch, inner_steps), batch["test"][1]
         values = torch.stack([self._measure(output, target) for output, target in zip(outputs, targets, strict=True)])
         return values.cpu().numpy().astype(np.float64)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""
-        self._check()
+        self._counter.check()
         return self._to_neutral(self.params)
 
     def state(self) -> State:
         """Parameters, optimiser state and number of steps as one flat mapping; see `metabridge.runs.states`."""
-        self._check()
+        self._counter.check()
         return join_state(self.params, self.optimiser_state, self.steps_done, self._to_neutral)
 
     def load_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
@@ -144,6 +141,12 @@ def _choose(condition: Tensor, new: Any, old: Any) -> Any:
     """The tree `new` where the condition holds, else `old`, decided on the device."""
     before = flatten(old)
     return unflatten(old, {name: torch.where(condition, value, before[name]) for name, value in flatten(new).items()})
+
+
+def _largest(tree: Any) -> Tensor:
+    """The largest absolute entry of a tree without its counts; NaN if one is NaN."""
+    leaves = [leaf for leaf in flatten(tree).values() if leaf.is_floating_point()]
+    return torch.stack([torch.linalg.vector_norm(leaf, math.inf) for leaf in leaves]).amax()
 
 
 def _counts_on_device(state: Any, device: torch.device) -> Any:

@@ -27,7 +27,8 @@ class Algorithm:
     A subclass says what happens to one task: `task_loss` and `predict_task`. This class maps them over the tasks of a
     meta-batch, and compiles `loss`, `meta_gradient` and `predict`: they need no `jax.jit` around them, and may have
     one. A task is `{"train": (inputs, targets), "test": (inputs, targets)}`, its support and its query set; a
-    meta-batch has one more axis in front, of B tasks.
+    meta-batch has one more axis in front, of B tasks. Random operations of an NNX module, such as dropout, draw the
+    same numbers for all tasks, whatever the task map.
 
     Args:
         model: a MetaModule, an ordinary NNX module, or a pure function `(params, inputs)` → outputs.

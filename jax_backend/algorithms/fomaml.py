@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from jax_backend.adjoints import FirstOrder
+from jax_backend.adjoints import Adjoint, FirstOrder
 from jax_backend.algorithms.algorithm import Loss
 from jax_backend.algorithms.maml import MAML
 from jax_backend.apply import Model
@@ -19,8 +19,21 @@ class FirstOrderMAML(MAML):
     Args:
         model: see `MAML`.
         loss: see `MAML`.
+        adjoint: `FirstOrder()`.
         options: the other arguments of `MAML`.
+
+    Raises:
+        TypeError: if `adjoint` is another one.
     """
 
-    def __init__(self, model: Model, loss: Loss, **options: Any) -> None:
-        super().__init__(model, loss, **{"adjoint": FirstOrder(), **options})
+    def __init__(
+        self,
+        model: Model,
+        loss: Loss,
+        *,
+        adjoint: Adjoint = FirstOrder(),  # noqa: B008  # frozen
+        **options: Any,
+    ) -> None:
+        if not isinstance(adjoint, FirstOrder):
+            raise TypeError(f"`adjoint` of FirstOrderMAML must be FirstOrder(), got {adjoint!r}; use MAML for others.")
+        super().__init__(model, loss, adjoint=adjoint, **options)

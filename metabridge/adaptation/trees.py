@@ -1,9 +1,9 @@
 """Nested containers as flat mappings with dotted names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["check_leaves", "flatten", "unflatten"]
+__all__ = ["check_leaves", "flatten", "map_leaves", "unflatten"]
 
 
 def flatten(tree: Any, separator: str = ".") -> dict[str, Any]:
@@ -41,6 +41,24 @@ def check_leaves(leaves: Mapping[str, Any], kind: type, argument: str = "params"
                 f"`{where}` must be a {kind.__name__}, got {type(leaf).__name__}; make it a {kind.__name__}, or leave "
                 "it out and let the model close over it."
             )
+
+
+def map_leaves(function: Callable[..., Any], tree: Any, *others: Any) -> Any:
+    """The tree of `function(leaf, …)` over the leaves of trees of one structure; names of mappings may be in any order.
+
+    >>> map_leaves(lambda one, two: one + two, {"a": [1, 2], "b": 3}, {"b": 30, "a": [10, 20]})
+    {'a': [11, 22], 'b': 33}
+
+    Raises:
+        KeyError: if a mapping of the others lacks a name.
+        ValueError: if a list or tuple of the others has another length.
+    """
+    if isinstance(tree, Mapping):
+        return {name: map_leaves(function, tree[name], *(other[name] for other in others)) for name in tree}
+    if isinstance(tree, (list, tuple)):
+        members = [map_leaves(function, *each) for each in zip(tree, *others, strict=True)]
+        return type(tree)(*members) if hasattr(tree, "_fields") else type(tree)(members)
+    return None if tree is None else function(tree, *others)
 
 
 def _entries(tree: Any) -> list[tuple[str, Any]] | None:

@@ -26,7 +26,7 @@ from metabridge.comparison.findings import (
     Trajectory,
 )
 from metabridge.comparison.measures import LIMITS, central_difference_error, identical_episodes, random_direction
-from metabridge.configs import MAMLConfig, RunConfig
+from metabridge.configs import AlgorithmConfig, RunConfig
 from metabridge.digests import Digest
 from metabridge.episodes.batches import EpisodeBatch, arrays_digest
 from metabridge.episodes.loader import EpisodeLoader
@@ -77,15 +77,17 @@ def compare(
     first_batch = meta_train.episodes(range(run.meta_batch_size), run.seed)
     learners = {name: doubles[name].learner(run, initial) for name in NAMES}
     gradients = _Gradients(run, doubles, first_batch, show)
-    before, errors, shares = gradients.measure(initial)
+    gradient = gradients.measure(initial)
     episodes, trajectory = _run_side_by_side(run, meta_train, doubles, learners, show)
     after = gradients.relative_error(learners[NAMES[0]].parameters())
+    if after > gradient.max_relative_error:
+        gradient = replace(gradient, max_relative_error=after, worst_point="after")
     trained = {name: _train(run, singles[name], initial, meta_train, meta_test, show) for name in NAMES}
     return Comparison(
         run=run,
         limits=LIMITS[run.model.name],
         episodes=episodes,
-        meta_gradient=MetaGradient(max(before, after), "before" if before >= after else "after", errors, shares),
+        meta_gradient=gradient,
         trajectory=trajectory,
         backends={name: training for name, (training, _) in trained.items()},
         manifest=make_manifest(run, meta_train, meta_test),
@@ -123,24 +125,35 @@ class _Gradients:
         self.batches = {name: backend.receive(batch) for name, backend in backends.items()}
         self.show = show
 
-    def measure(self, parameters: Parameters) -> tuple[float, dict[str, float], dict[str, float]]:
-        """Relative error between the backends; each one's error against finite differences and second-order share.
-
-        The algorithm's record says which of the last two it has; the mapping of the other is empty.
-        """
+    def measure(self, parameters: Parameters) -> MetaGradient:
+        """All that the algorithm's record allows to ask of the meta-gradients at these parameters."""
+        algorithm = self.run.algorithm
         exact = {name: np.asarray(array, np.float64) for name, array in parameters.items()}
-        gradients, errors, shares = {}, {}, {}
+        found = MetaGradient(0.0, "before")
+        gradients = {}
         for name in self.show(NAMES, "meta-gradients, float64", len(NAMES)):
             learner = self.backends[name].learner(self.run, exact)
-            loss, gradients[name] = learner.meta_gradient(self.batches[name])
+            loss, gradient = learner.meta_gradient(self.batches[name])
+            gradients[name] = gradient
             _named(name, check_finite, loss, 0)
-            if self.run.algorithm.follows_gradient:
-                errors[name] = _finite_difference_error(learner, self.batches[name], exact, gradients[name])
-            if self.run.algorithm.has_second_order:
-                first_order = replace(self.run, algorithm=self.run.algorithm.without_second_order())
-                shortened = self.backends[name].learner(first_order, exact).meta_gradient(self.batches[name])[1]
-                shares[name] = relative_difference(shortened, gradients[name])
-        return relative_difference(gradients[NAMES[0]], gradients[NAMES[1]]), errors, shares
+            if algorithm.follows_gradient:
+                error = _finite_difference_error(learner, self.batches[name], exact, gradient)
+                found.finite_difference_errors[name] = error
+            if algorithm.has_second_order:
+                first_order = self._gradient(name, algorithm.without_second_order(), exact)
+                found.second_order_shares[name] = relative_difference(first_order, gradient)
+            if algorithm.omits_second_order:
+                exactly = algorithm.with_second_order()
+                found.omitted_shares[name] = relative_difference(gradient, self._gradient(name, exactly, exact))
+                first_order = self._gradient(name, exactly.without_second_order(), exact)
+                found.first_order_errors[name] = relative_difference(gradient, first_order)
+        found.max_relative_error = relative_difference(gradients[NAMES[0]], gradients[NAMES[1]])
+        return found
+
+    def _gradient(self, name: str, algorithm: AlgorithmConfig, parameters: Parameters) -> Parameters:
+        """The meta-gradient of another algorithm in one backend."""
+        learner = self.backends[name].learner(replace(self.run, algorithm=algorithm), parameters)
+        return learner.meta_gradient(self.batches[name])[1]
 
     def relative_error(self, parameters: Parameters) -> float:
         """‖torch − jax‖ / ‖jax‖ at these parameters."""
@@ -272,7 +285,7 @@ def _test(
 def _adaptation_curves(
     run: RunConfig, meta_test: MetaDataset, backends: dict[str, Backend], learners: dict[str, Learner]
 ) -> AdaptationCurves | None:
-    if not isinstance(meta_test, ToyMetaDataset) or not isinstance(run.algorithm, MAMLConfig):
+    if not isinstance(meta_test, ToyMetaDataset) or not run.algorithm.has_inner_steps:
         return None
     batch = meta_test.episodes(range(_CURVE_TASKS), run.seed)
     points = np.concatenate([inputs[..., 0] for inputs, _ in batch.values()], axis=1, dtype=np.float64)

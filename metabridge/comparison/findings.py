@@ -46,12 +46,18 @@ class MetaGradient:
         finite_difference_errors: backend → error against central differences of its own meta-loss; empty where the
             algorithm's update is not that gradient.
         second_order_shares: backend → ‖g − g_first_order‖ / ‖g‖; empty where the algorithm has no second derivatives.
+        omitted_shares: backend → ‖g − g_second_order‖ / ‖g_second_order‖; empty where the algorithm leaves no second
+            derivatives out.
+        first_order_errors: backend → ‖g − g_first_order‖ / ‖g_first_order‖, with the gradient of the algorithm of
+            second order without its second derivatives; empty where `omitted_shares` is.
     """
 
     max_relative_error: float
     worst_point: str
-    finite_difference_errors: dict[str, float]
-    second_order_shares: dict[str, float]
+    finite_difference_errors: dict[str, float] = field(default_factory=dict)
+    second_order_shares: dict[str, float] = field(default_factory=dict)
+    omitted_shares: dict[str, float] = field(default_factory=dict)
+    first_order_errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def finite_difference_error(self) -> float | None:
@@ -62,6 +68,16 @@ class MetaGradient:
     def second_order_share(self) -> float | None:
         """The smaller share of both backends, `None` if there is none."""
         return min(self.second_order_shares.values(), default=None)
+
+    @property
+    def omitted_share(self) -> float | None:
+        """The smaller share of both backends, `None` if there is none."""
+        return min(self.omitted_shares.values(), default=None)
+
+    @property
+    def first_order_error(self) -> float | None:
+        """The larger error of both backends, `None` if there is none."""
+        return max(self.first_order_errors.values(), default=None)
 
 
 @dataclass
@@ -179,6 +195,18 @@ class Comparison:
                     f"The meta-gradient of {name} is the first-order one up to {share:.2e}: "
                     "the second derivatives are missing."
                 )
+        for name, share in gradient.omitted_shares.items():
+            if not share >= limits.second_order_share:
+                found.append(
+                    f"The meta-gradient of {name} is the second-order one up to {share:.2e}: "
+                    "the second derivatives are not left out."
+                )
+        for name, error in gradient.first_order_errors.items():
+            if not error <= limits.meta_gradient:
+                found.append(
+                    f"The meta-gradient of {name} differs from the first-order one by a relative {error:.2e}, "
+                    f"more than {limits.meta_gradient:g}."
+                )
         scaled = self.trajectory.scaled_differences
         beyond = np.flatnonzero(~(scaled <= limits.loss_difference))
         if len(beyond):
@@ -204,6 +232,8 @@ class Comparison:
                 "max_relative_error": self.meta_gradient.max_relative_error,
                 "finite_difference_error": self.meta_gradient.finite_difference_error,
                 "second_order_share": self.meta_gradient.second_order_share,
+                "omitted_share": self.meta_gradient.omitted_share,
+                "first_order_error": self.meta_gradient.first_order_error,
             },
             "trajectory": {
                 "steps": len(trajectory.differences),

@@ -23,7 +23,8 @@ class Limits:
     Attributes:
         meta_gradient: relative error ‖a − b‖ / ‖b‖ of the meta-gradients.
         finite_difference: error of a meta-gradient against central differences of its own meta-loss.
-        second_order_share: share of the meta-gradient below which it would pass for the first-order one.
+        second_order_share: share of the meta-gradient below which it would pass for the first-order one, or one of
+            first order for the second-order one.
         loss_difference: absolute difference of the losses of two runs that start alike. Rounding errors grow with
             the number of meta-steps, so this one is for runs of about 20 steps of Conv4 or hundreds of an MLP.
     """

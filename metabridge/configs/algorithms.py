@@ -25,7 +25,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AlgorithmConfig(Config):
-    """A meta-learning algorithm: its choices as fields, the facts about it as class attributes.
+    """A meta-learning algorithm: its choices are fields; class attributes and properties tell the facts about it.
 
     Attributes:
         name: what the command line and JSON call it.
@@ -33,10 +33,6 @@ class AlgorithmConfig(Config):
         reference: authors, year and arXiv number.
         solves_regression: whether it works on tasks without classes.
         embeds: whether its network is an embedding, without a head of one output per class.
-        has_inner_steps: whether it adapts to a task by steps, so that their number can be chosen when it predicts.
-        has_second_order: whether its meta-gradient contains second derivatives.
-        follows_gradient: whether its meta-gradient is the gradient of its meta-loss, so that finite differences of the
-            loss must agree with it.
     """
 
     name: ClassVar[str]
@@ -46,9 +42,14 @@ class AlgorithmConfig(Config):
     embeds: ClassVar[bool] = False
 
     @property
+    def inner_steps(self) -> int:
+        """The steps by which it adapts to a task; 0 if it has none."""
+        return 0
+
+    @property
     def has_inner_steps(self) -> bool:
-        """Whether it adapts to a task by steps."""
-        return False
+        """Whether it adapts to a task by steps, so that their number can be chosen when it predicts."""
+        return self.inner_steps > 0
 
     @property
     def has_second_order(self) -> bool:
@@ -56,8 +57,13 @@ class AlgorithmConfig(Config):
         return False
 
     @property
+    def omits_second_order(self) -> bool:
+        """Whether its meta-gradient leaves out second derivatives that `with_second_order` has."""
+        return False
+
+    @property
     def follows_gradient(self) -> bool:
-        """Whether its meta-gradient is the gradient of its meta-loss."""
+        """Whether its meta-gradient is the gradient of its meta-loss, with which finite differences must agree."""
         return True
 
     def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
@@ -69,6 +75,10 @@ class AlgorithmConfig(Config):
         """
         del network, ways
         return {}
+
+    def with_second_order(self) -> "AlgorithmConfig":
+        """The same algorithm with second derivatives in its meta-gradient."""
+        raise ValueError(f"{self.title} leaves out no second derivatives.")
 
     def without_second_order(self) -> "AlgorithmConfig":
         """The same algorithm with the second derivatives left out of its meta-gradient."""
@@ -126,19 +136,23 @@ class MAMLConfig(AlgorithmConfig):
         require(isinstance(self.first_order, bool), "first_order", "true or false", self.first_order)
 
     @property
-    def has_inner_steps(self) -> bool:
-        """Whether it adapts to a task by steps."""
-        return True
-
-    @property
     def has_second_order(self) -> bool:
         """Whether its meta-gradient contains second derivatives."""
         return not self.first_order
 
     @property
+    def omits_second_order(self) -> bool:
+        """Whether its meta-gradient leaves out second derivatives."""
+        return self.first_order
+
+    @property
     def follows_gradient(self) -> bool:
         """Whether its meta-gradient is the gradient of its meta-loss; that of first order is not."""
         return not self.first_order
+
+    def with_second_order(self) -> "AlgorithmConfig":
+        """The same algorithm of second order."""
+        return replace(self, first_order=False)
 
     def without_second_order(self) -> "AlgorithmConfig":
         """The same algorithm of first order."""
@@ -168,6 +182,10 @@ class FOMAMLConfig(MAMLConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.first_order, "first_order", "true for fomaml", self.first_order)
+
+    def with_second_order(self) -> AlgorithmConfig:
+        """MAML with the same inner loop."""
+        return MAMLConfig(self.inner_steps, self.inner_lr)
 
 
 @dataclass(frozen=True)

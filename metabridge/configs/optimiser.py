@@ -1,16 +1,19 @@
 """The record of the outer optimiser."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from metabridge.checks import check_choice, check_positive, require
 from metabridge.configs.record import Config
 
 __all__ = ["OptimiserConfig"]
 
+_OWN = {"adam": ("betas", "eps"), "sgd": ("momentum",)}
+"""Optimiser → the settings that it alone has."""
+
 
 @dataclass(frozen=True)
 class OptimiserConfig(Config):
-    """The optimiser of the outer loop.
+    """The optimiser of the outer loop. A setting that the named optimiser does not have keeps its default.
 
     Attributes:
         name: `"adam"` (Kingma, Ba 2015, arXiv 1412.6980) or `"sgd"`.
@@ -27,13 +30,17 @@ class OptimiserConfig(Config):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        check_choice(self.name, "name", ("adam", "sgd"))
+        check_choice(self.name, "name", _OWN)
         check_positive(self.learning_rate, "learning_rate")
         betas_fit = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
         require(betas_fit, "betas", "two numbers in [0, 1)", self.betas)
         check_positive(self.eps, "eps")
         require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
-        require(self.name == "sgd" or self.momentum == 0, "momentum", "0 for adam, which has none", self.momentum)
+        defaults = {each.name: each.default for each in fields(self)}
+        for other in _OWN.keys() - {self.name}:
+            for setting in _OWN[other]:
+                value, default = getattr(self, setting), defaults[setting]
+                require(value == default, setting, f"left out for {self.name}, which has none", value)
 
     def describe(self) -> str:
         """The optimiser and its step size in a few words."""

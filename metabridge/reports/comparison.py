@@ -72,6 +72,7 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
         ("second-order share of the meta-gradient", "—", "not asked: there are no second derivatives")
         if share is None
         else ("second-order share of the meta-gradient", f"{share:.3f}", f"at least {limits.second_order_share:g}"),
+        *_first_order_rows(comparison),
         (
             f"loss difference over {len(trajectory.differences)} meta-steps",
             f"{trajectory.scaled_differences.max():.1e}",
@@ -93,6 +94,18 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
         before = "" if training.quality_before is None else f"{training.quality_before:.4f} before adaptation"
         rows.append((f"{label}: test {quality}", quality_text, before))
     return rows
+
+
+def _first_order_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
+    """What is asked of an algorithm that leaves second derivatives out."""
+    gradient, limits = comparison.meta_gradient, comparison.limits
+    share, error = gradient.omitted_share, gradient.first_order_error
+    if share is None or error is None:
+        return []
+    return [
+        ("second-order share left out of the meta-gradient", f"{share:.3f}", f"at least {limits.second_order_share:g}"),
+        ("meta-gradient against the first-order one", f"{error:.1e}", f"at most {limits.meta_gradient:g}"),
+    ]
 
 
 _CAPTIONS = {

@@ -83,6 +83,15 @@ def test_a_gradient_that_is_said_to_be_one_agrees_with_central_differences(backe
 @EVERY
 def test_second_derivatives_are_there_where_they_are_said_to_be(backend, name):
     algorithm = problem(name).run.algorithm
+    assert algorithm.omits_second_order == (name == "fomaml")
+    if algorithm.has_inner_steps:
+        assert algorithm.with_second_order().has_second_order
+        assert algorithm.without_second_order().omits_second_order
+    else:
+        with pytest.raises(ValueError, match="leaves out no second derivatives"):
+            algorithm.with_second_order()
+    if algorithm.omits_second_order:
+        assert_differs(computed(backend.name, name)[1], computed(backend.name, "maml")[1])
     if algorithm.has_second_order:
         assert not algorithm.without_second_order().has_second_order
         assert_differs(computed(backend.name, name)[1], computed(backend.name, name, first_order=True)[1])
@@ -318,6 +327,14 @@ def test_an_adjoint_is_a_value(backend):
             backend.algorithms.MAML(
                 lambda p, x: x, backend.functional.cross_entropy, optimiser=backend.optimisers.sgd(0.1), adjoint=wrong
             )
+
+
+def test_first_order_maml_has_no_other_adjoint(backend):
+    loss, sgd, adjoints = backend.functional.cross_entropy, backend.optimisers.sgd(0.1), backend.adjoints
+    first = backend.algorithms.FirstOrderMAML(lambda p, x: x, loss, optimiser=sgd, adjoint=adjoints.FirstOrder())
+    assert first.adjoint == adjoints.FirstOrder()
+    with pytest.raises(TypeError, match=r"`adjoint` of FirstOrderMAML must be FirstOrder\(\), got Unrolled\(\); use"):
+        backend.algorithms.FirstOrderMAML(lambda p, x: x, loss, optimiser=sgd, adjoint=adjoints.Unrolled())
 
 
 def test_learned_rates_have_gradients(torch_kit):

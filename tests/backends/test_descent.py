@@ -168,6 +168,40 @@ def test_torch_adapts_whatever_requires_grad_says(torch_kit):
     assert not both[0].requires_grad or both[0].grad_fn is not None
 
 
+def test_torch_keeps_a_graph_only_where_a_gradient_can_flow(torch_kit):
+    """½(φ − t)² with rate r: φ_K − t = (1 − r)^K (φ_0 − t), so dφ_K/dt = 1 − (1 − r)^K, and so on."""
+    torch, steps = torch_kit.torch, 3
+    learned = {name: torch.tensor(value, dtype=torch.float64) for name, value in {"t": 3.0, "r": 0.1, "φ": 1.0}.items()}
+    expected = {"t": 1 - 0.9**steps, "r": -steps * 0.9 ** (steps - 1) * (1 - 3), "φ": 0.9**steps}
+
+    def after(values):
+        return torch_kit.descent.descend(
+            lambda p: ((p["free"] - values["t"]) ** 2).sum() / 2 + p["bound"][0] * 0,
+            {"free": values["φ"], "bound": [torch.ones((), dtype=torch.float64)]},
+            optimiser=torch_kit.optimisers.sgd(values["r"]),
+            steps=steps,
+        ).params
+
+    untouched = after(learned)
+    assert not untouched["free"].requires_grad
+    for name, value in learned.items():
+        found = after({**learned, name: value.clone().requires_grad_()})["free"]
+        assert_close(found, untouched["free"], "forward")
+        leaf = {**learned, name: value.clone().requires_grad_()}
+        after(leaf)["free"].backward()
+        assert_close(leaf[name].grad, np.array(expected[name]), "gradient")
+
+
+def test_jax_names_the_step_whose_value_differs(jax_kit):
+    descend, sgd = jax_kit.descent.descend, jax_kit.optimisers.sgd(0.1)
+    one, pair = jax_kit.array(np.ones(3)), jax_kit.array(np.ones(2))
+    for count in (1, 6):
+        with pytest.raises(ValueError, match=r"`per_step\[\d\]` must be of the structure of `per_step\[0\]`"):
+            descend(lambda p, x: p.sum(), one, optimiser=sgd, per_step=[{"a": one}] * count + [{"b": one}])
+        with pytest.raises(ValueError, match=r"`per_step\[\d\]` must be of the shapes .*, \[\(3,\)\], got \[\(2,\)\]"):
+            descend(lambda p, x: p.sum(), one, optimiser=sgd, per_step=[one] * count + [pair])
+
+
 def test_wrong_arguments_are_refused(backend64):
     descend, sgd, start = backend64.descent.descend, backend64.optimisers.sgd(0.1), backend64.array(np.ones(2))
     with pytest.raises(ValueError, match=r"`loss` must be a scalar, got shape \(2,\); average it over the examples"):

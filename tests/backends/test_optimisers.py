@@ -171,16 +171,32 @@ def test_names_steps_and_entries_have_their_own_rates(backend64):
         assert_close(each, {name: -rate[name] * gradients[name] for name in SHAPES}, "forward")
 
 
-def test_jax_rates_by_name_reach_into_trees(jax_kit):
-    """Names on the way to a leaf are joined by dots, as torch's `descend` joins them."""
-    gradients = {"body": [jax_kit.array(1.0), jax_kit.array(2.0)], "head": jax_kit.array(3.0)}
-    optimiser = jax_kit.optimisers.sgd({"body.0": 0.1, "body.1": 0.2, "head": 0.3})
+@pytest.mark.parametrize("case", ["nesterov", "adam", "clip, some", "chain"])
+def test_parameters_may_be_any_tree(backend64, case):
+    """The same updates as for the flat mapping, in the structure of the tree; the state too is one."""
+    optimiser = VALUES[case][0](backend64.optimisers)
+
+    def tree(values):
+        values = as_arrays(backend64, values)
+        return {"b": [values["b.weight"]], "a": (values["a.bias"],)}
+
+    params, state = tree(random_values(9)), optimiser.init(tree(random_values(9)))
+    for gradients, expected in zip(GRADIENTS, updates_of(backend64, optimiser), strict=True):
+        updates, state = optimiser.update(tree(gradients), state, params)
+        assert type(updates["a"]) is tuple
+        assert_identical(backend64.numpy({"b.weight": updates["b"][0], "a.bias": updates["a"][0]}), expected)
+
+
+def test_rates_by_name_reach_into_trees(backend):
+    """Names on the way to a leaf are joined by dots."""
+    gradients = {"body": [backend.array(1.0), backend.array(2.0)], "head": backend.array(3.0)}
+    optimiser = backend.optimisers.sgd({"body.0": 0.1, "body.1": 0.2, "head": 0.3})
     updates, _ = optimiser.update(gradients, optimiser.init(gradients))
     assert_close(
         np.array([*map(float, updates["body"]), float(updates["head"])]), -np.array([0.1, 0.4, 0.9]), "forward_float32"
     )
     with pytest.raises(ValueError, match=r"`learning_rate` of the adapted part must hold every parameter, 'body\.1'"):
-        jax_kit.optimisers.sgd({"body.0": 0.1, "head": 0.3}).update(gradients, 0)
+        backend.optimisers.sgd({"body.0": 0.1, "head": 0.3}).update(gradients, 0)
 
 
 # Derivatives

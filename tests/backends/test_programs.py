@@ -1,8 +1,12 @@
 """Compiled functions of JAX's algorithms never answer for what has changed since."""
 
+import importlib
+
 import numpy as np
 import pytest
-from tolerances import assert_differs, assert_identical
+from tolerances import assert_close, assert_differs, assert_identical
+
+from metabridge.adaptation.task_maps import Chunked
 
 nnx = pytest.importorskip("flax.nnx")
 
@@ -79,3 +83,37 @@ def test_leaves_that_are_no_arrays_are_told_apart_by_their_places(jax_kit):
     assert first["b"] is None
     assert second["a"] is None
     assert_differs(np.asarray(first["a"]), np.asarray(second["b"]))
+
+
+def test_a_leaf_that_cannot_be_told_apart_is_named(jax_kit):
+    maml, batch = start(jax_kit, lambda params, inputs: inputs[..., :1] * params["a"])
+    with pytest.raises(TypeError, match=r"`params` holds a set at 'b\.c', which is neither an array nor hashable"):
+        maml.meta_gradient({"a": 1.0, "b": {"c": {1, 2}}}, batch)
+
+
+def test_programs_are_kept_while_they_are_used(jax_kit):
+    """A function that is new at every call is a new program; the one in use stays."""
+    module = importlib.import_module("jax_backend.programs")
+    traced = []
+    maml, _ = start(jax_kit, Network())
+    run, one = maml._programs.run, np.ones(2)
+
+    def compute(params, batch):
+        traced.append(1)
+        return params["a"] + batch
+
+    for _ in range(module.MOST_KEPT + 5):
+        run(compute, {"a": one, "f": lambda: None}, one, ())
+        run(compute, {"a": one, "f": None}, one, ())
+    assert len(maml._programs._compiled) == module.MOST_KEPT
+    assert len(traced) == module.MOST_KEPT + 6
+
+
+@pytest.mark.parametrize("task_map", ["sequential", Chunked(2)], ids=str)
+def test_random_operations_draw_the_same_for_all_tasks_in_every_map(jax_kit, task_map):
+    losses = []
+    for each in ("vectorised", task_map):
+        maml, batch = start(jax_kit, Network())
+        maml.task_map = each
+        losses.append(loss(maml, batch))
+    assert_close(losses[0], losses[1], "forward_float32")

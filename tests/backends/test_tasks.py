@@ -51,15 +51,42 @@ def test_torch_gradients_leave_no_graph(torch_kit, task_map):
     assert weight.grad is None
 
 
-@pytest.mark.parametrize("randomness", ["different", "same"])
-def test_torch_vectorised_tasks_draw_as_they_are_told(torch_kit, randomness):
-    torch = torch_kit.torch
-    batch = {"train": (torch.ones(2, 1000), torch.ones(2))}
+@pytest.mark.parametrize("task_map", MAPS, ids=str)
+def test_torch_tasks_draw_as_they_are_told_in_every_map(torch_kit, task_map):
+    """`"same"` draws the very same numbers whatever the map, and moves the random state as one task does."""
+    torch, tasks = torch_kit.torch, torch_kit.tasks
+    batch = {"train": (torch.ones(TASKS, 1000), torch.ones(TASKS))}
 
     def dropped(task):
-        return torch.nn.functional.dropout(task["train"][0])
+        first, second = (torch.nn.functional.dropout(task["train"][0]) for _ in range(2))
+        return first + 3 * second
 
-    first, second = torch_kit.tasks.map_tasks(dropped, batch, "vectorised", randomness)
-    assert torch.equal(first, second) == (randomness == "same")
-    with pytest.raises(RuntimeError, match="randomness"):
-        torch_kit.tasks.map_tasks(dropped, batch, "vectorised")
+    torch.manual_seed(0)
+    once = dropped({"train": (torch.ones(1000), torch.ones(()))})
+    afterwards = torch.rand(1)
+    torch.manual_seed(0)
+    same = tasks.map_tasks(dropped, batch, task_map, "same")
+    assert torch.equal(same, once.expand(TASKS, -1))
+    assert torch.equal(torch.rand(1), afterwards)
+    torch.manual_seed(0)
+    weight = {"w": torch.ones(1000)}
+    _, gradient = tasks.mean_gradient(lambda p, task: (dropped(task) * p["w"]).sum(), weight, batch, task_map, "same")
+    assert_close(gradient["w"], once, "forward_float32")
+    different = tasks.map_tasks(dropped, batch, task_map, "different")
+    assert len({tuple(each) for each in different.tolist()}) == TASKS
+    for call in (
+        lambda: tasks.map_tasks(dropped, batch, task_map),
+        lambda: tasks.mean_gradient(lambda p, task: (dropped(task) * p["w"]).sum(), weight, batch, task_map),
+    ):
+        with pytest.raises(RuntimeError, match="random"):
+            call()
+
+
+def test_torch_says_how_single_tasks_may_draw(torch_kit):
+    torch = torch_kit.torch
+    batch = {"train": (torch.ones(2, 3), torch.ones(2))}
+    with pytest.raises(RuntimeError, match="pass randomness='different' to draw for every task, 'same' to draw once"):
+        torch_kit.tasks.map_tasks(lambda task: task["train"][0] * torch.rand(3), batch, "sequential")
+    elsewhere = {"train": (torch.ones(2, 3, device="meta"), torch.ones(2, device="meta"))}
+    with pytest.raises(ValueError, match="`randomness` must be 'different' on meta, whose random state is unknown"):
+        torch_kit.tasks.map_tasks(lambda task: task["train"][0], elsewhere, "sequential", "same")

@@ -9,7 +9,7 @@ import pytest
 from tolerances import assert_close, assert_differs, assert_identical
 
 from backends.problems import PROBLEMS
-from metabridge.configs import OptimiserConfig
+from metabridge.configs import ANILConfig, OptimiserConfig
 
 DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
 
@@ -213,6 +213,73 @@ def test_a_meta_objective_that_is_not_finite_stops_with_the_parameters_before_it
         float(trained.step(batch(1, spoiled=True)))
     assert_identical(trained.parameters(), before)
     assert trained.steps_done == 1
+
+
+def cancelling(size, bias=1.0):
+    """Parameters of the sinusoid network in which two weights ±`size` of the head cancel; its bias is the error."""
+    shapes = {name: array.shape for name, array in PROBLEMS["sinusoid"].parameters().items()}
+    parameters = {name: np.full(shape, float("bias" in name)) for name, shape in shapes.items()}
+    parameters["head.weight"][0, :2] = size, -size
+    parameters["head.bias"][0] = bias
+    return parameters
+
+
+def overflowing_gradient():
+    """The gradient of the layers below the head is not finite. The head alone adapts: the inner loop stays finite."""
+    run = replace(PROBLEMS["sinusoid"].run, algorithm=ANILConfig(1, 0.1), optimiser=OptimiserConfig("sgd", 0.1))
+    return run, cancelling(1e200, 1e150)
+
+
+def overflowing_update():
+    """The outer optimiser makes infinite parameters of a finite meta-gradient."""
+    problem = PROBLEMS["sinusoid"]
+    run = replace(problem.run, optimiser=OptimiserConfig("sgd", 1e308))
+    return run, {name: 10 * array for name, array in problem.parameters().items()}
+
+
+REFUSED = {
+    "gradient": (overflowing_gradient, "the meta-gradient holds (inf|nan) at meta-step 0, where the meta-loss is "),
+    "update": (overflowing_update, "the outer optimiser makes inf of a finite meta-gradient at meta-step 0; "),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_step_with_a_finite_loss_is_refused_for_its_gradient_or_update(backend, case):
+    make, message = REFUSED[case]
+    run, parameters = make()
+    own = backend.backend.Backend("cpu", "float64")
+    trained, batch = own.learner(run, parameters), own.receive(PROBLEMS["sinusoid"].batch())
+    assert np.isfinite(trained.loss_at(parameters, batch))
+    before = trained.state()
+    loss = trained.step(batch)
+    for look in (trained.state, loss.__float__):
+        with pytest.raises(FloatingPointError, match=message):
+            look()
+    assert_identical(trained.state(), before)
+    assert trained.steps_done == 0
+
+
+@DTYPES
+def test_a_step_is_refused_whose_moments_overflow(backend, dtype):
+    """The square of a finite gradient may be infinite; Adam would never move that parameter again."""
+    size = {"float32": 1e21, "float64": 1e160}[dtype]
+    run, parameters = replace(PROBLEMS["sinusoid"].run, algorithm=ANILConfig(1, 1e-30)), cancelling(size)
+    own = backend.backend.Backend("cpu", dtype)
+    trained = own.learner(run, parameters)
+    with pytest.raises(FloatingPointError, match="the outer optimiser makes inf of a finite meta-gradient"):
+        float(trained.step(own.receive(PROBLEMS["sinusoid"].batch())))
+    assert_identical(trained.parameters(), {name: array.astype(dtype) for name, array in parameters.items()})
+
+
+def test_a_refused_step_is_named_with_its_loss_and_number_after_others(backend):
+    trained, batch = start(backend)
+    trained.step(batch(0))
+    refused = trained.step(batch(1, spoiled=True))
+    later = [trained.step(batch(number)) for number in range(2)]
+    with pytest.raises(FloatingPointError, match="meta-loss is nan at meta-step 1;"):
+        trained.parameters()
+    assert [refused.step, *(each.step for each in later)] == [1, 1, 2]
+    assert trained.steps_done == 3
 
 
 def test_training_goes_on_after_a_refused_step_as_if_it_had_not_been(backend):

@@ -9,7 +9,7 @@ import pytest
 from metabridge.adaptation.steps import count_steps
 from metabridge.adaptation.task_maps import Chunked, check_task_map, resolve_task_map
 from metabridge.adaptation.trees import flatten, unflatten
-from metabridge.runs.losses import StepLoss, check_finite
+from metabridge.runs.losses import Attempt, StepCounter, check_finite
 from metabridge.runs.states import join_state, split_state
 
 
@@ -109,28 +109,79 @@ def test_a_state_of_something_else_is_refused():
         split_state({**state, "parameters/b": np.zeros(3)}, STATE, SHAPES, dict)
 
 
+class Learner:
+    """The counting of a learner whose device is NumPy, without its parameters."""
+
+    def __init__(self, steps_done=0):
+        self.reads = 0
+        self.counter = StepCounter(steps_done, np.array(steps_done), self.attempt(steps_done, 0.0))
+
+    def attempt(self, step, *numbers):
+        learner = self
+
+        class Numbers:
+            def tolist(self):
+                learner.reads += 1
+                return [*numbers, 0.0, 0.0][:3]
+
+        return Attempt(np.array(step), Numbers())
+
+    def step(self, *numbers):
+        counter, attempt = self.counter, self.attempt(int(self.counter.done), *numbers)
+        accepted = bool(np.isfinite(numbers).all())
+        return counter.add(attempt, counter.done + accepted, counter.refused if accepted else attempt)
+
+
 def test_a_loss_is_read_when_it_is_asked_for():
-    seen = []
-
-    class Device:
-        def __float__(self):
-            seen.append("read")
-            return 2.5
-
-    loss = StepLoss(Device(), 3, seen)
-    assert seen == []
+    learner = Learner(3)
+    loss = learner.step(2.5)
+    learner.counter.check()
+    assert learner.reads == 0
     assert float(loss) == 2.5
-    assert seen == ["read"]
+    assert learner.reads == 1
     assert repr(loss) == "StepLoss(2.5 at meta-step 3)"
+    assert learner.counter.steps_done == 4
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_is_an_error_and_acknowledged_once(value):
-    seen = []
-    loss = StepLoss(value, 7, seen)
-    for _ in range(2):
-        with pytest.raises(FloatingPointError, match=r"the meta-loss is .* at meta-step 7; .* Lower the inner"):
-            float(loss)
-    assert seen == [7]
+REFUSED = {
+    "loss": (
+        (math.nan, math.nan),
+        "the meta-loss is nan at meta-step 1; .* Lower the inner or the outer",
+    ),
+    "infinite loss": ((-math.inf,), "the meta-loss is -inf at meta-step 1; "),
+    "gradient": ((2.5, math.inf, math.nan), "the meta-gradient holds inf at meta-step 1, where the meta-loss is 2.5; "),
+    "update": ((2.5, 1.0, math.inf), "the outer optimiser makes inf of a finite meta-gradient at meta-step 1; .* clip"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_number_that_is_not_finite_is_an_error_and_acknowledged_once(case):
+    numbers, message = REFUSED[case]
+    learner = Learner()
+    learner.step(2.5)
+    loss = learner.step(*numbers)
+    for look in (learner.counter.check, loss.__float__, loss.__float__):
+        with pytest.raises(FloatingPointError, match=message):
+            look()
+    learner.counter.check()
+    learner.step(math.nan)
+    with pytest.raises(FloatingPointError, match="of 2 refused meta-steps 1 were not read; of the last refused one: "):
+        learner.counter.check()
+    assert learner.counter.steps_done == 1
+
+
+def test_a_refused_step_is_reported_with_its_own_number():
+    """Not with the number of the step at which someone looks."""
+    learner = Learner(4)
+    learner.step(math.inf)
+    for _ in range(3):
+        later = learner.step(1.0)
+    assert later.step == 6
+    with pytest.raises(FloatingPointError, match="the meta-loss is inf at meta-step 4"):
+        learner.counter.check()
+
+
+def test_finite_numbers_pass():
+    assert check_finite(2.5, 0) == 2.5
     with pytest.raises(FloatingPointError, match="at meta-step 0"):
-        check_finite(value, 0)
+        check_finite(math.nan, 0)

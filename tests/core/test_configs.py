@@ -113,6 +113,13 @@ REFUSED = [
     (OptimiserConfig, {"eps": 0}, "`eps` must be a positive finite number, got 0"),
     (OptimiserConfig, {"name": "lamb"}, "`name` must be one of 'adam', 'sgd', got 'lamb'"),
     (OptimiserConfig, {"momentum": 1.0}, r"`momentum` must be in \[0, 1\), got 1.0"),
+    (OptimiserConfig, {"momentum": 0.9}, "`momentum` must be left out for adam, which has none, got 0.9"),
+    (OptimiserConfig, {"name": "sgd", "eps": 1e-3}, "`eps` must be left out for sgd, which has none, got 0.001"),
+    (
+        OptimiserConfig,
+        {"name": "sgd", "betas": (0.5, 0.5)},
+        r"`betas` must be left out for sgd, which has none, got \(0.5, 0.5\)",
+    ),
     (FOMAMLConfig, {"first_order": False}, "`first_order` must be true for fomaml, got False"),
     (FOMAMLConfig, {"inner_steps": 0}, "`inner_steps` must be a positive integer, got 0"),
     (FOMAMLConfig, {"inner_lr": 0}, "`inner_lr` must be a positive finite number, got 0"),

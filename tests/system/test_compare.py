@@ -240,6 +240,10 @@ def perturbed_learner(backend, **changes):
             run = replace(run, optimiser=replace(run.optimiser, **changes["optimiser"]))
         if changes.get("first_order"):
             run = replace(run, algorithm=replace(run.algorithm, first_order=True))
+        if changes.get("second_order") and run.algorithm.omits_second_order:
+            run = replace(run, algorithm=run.algorithm.with_second_order())
+        if run.algorithm.name in changes.get("inner_lr", {}):
+            run = replace(run, algorithm=replace(run.algorithm, inner_lr=changes["inner_lr"][run.algorithm.name]))
         return backend.learner(run, parameters)
 
     return Altered(backend, learner=learner)
@@ -260,6 +264,35 @@ def test_a_first_order_backend_is_found(monkeypatch):
     found = verdict(run_comparison())
     assert "the second derivatives are missing" in found
     assert "The meta-gradient of jax differs from finite differences" in found
+
+
+FIRST_ORDER = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=1, algorithm="fomaml")
+
+
+def test_a_first_order_run_agrees():
+    found = run_comparison(FIRST_ORDER)
+    gradient, rows = found.to_dict()["meta_gradient"], dict(row[:2] for row in summary_rows(found))
+    assert found.disagreements() == []
+    assert gradient["omitted_share"] > 1e-3
+    assert gradient["first_order_error"] <= found.limits.meta_gradient
+    assert rows["second-order share left out of the meta-gradient"] == f"{gradient['omitted_share']:.3f}"
+    assert rows["meta-gradient against the first-order one"] == f"{gradient['first_order_error']:.1e}"
+    assert rows["second-order share of the meta-gradient"] == "—"
+
+
+def test_a_backend_that_is_secretly_of_second_order_is_found(monkeypatch):
+    alter(monkeypatch, lambda backend: perturbed_learner(backend, second_order=True))
+    found = verdict(run_comparison(FIRST_ORDER))
+    assert "The meta-gradient of jax is the second-order one up to 0.00e+00: the second derivatives are" in found
+    assert "The meta-gradient of torch is" not in found
+    assert "The meta-gradient of jax differs from the first-order one by" not in found
+
+
+def test_a_first_order_algorithm_of_another_inner_loop_is_found(monkeypatch):
+    """Its gradient is that of neither order."""
+    alter(monkeypatch, lambda backend: perturbed_learner(backend, inner_lr={"fomaml": 0.02}))
+    found = verdict(run_comparison(FIRST_ORDER))
+    assert re.search(r"The meta-gradient of jax differs from the first-order one by a relative \d", found)
 
 
 def test_a_backend_that_narrows_its_inputs_is_found(monkeypatch):

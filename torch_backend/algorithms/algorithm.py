@@ -30,8 +30,8 @@ class Algorithm:
         model: a MetaModule, an ordinary module, or a pure function `(params, inputs)` → outputs.
         task_map: how the tasks of a meta-batch are computed: `"auto"`, the faster way on the device at hand,
             `"vectorised"`, `"sequential"` or `Chunked(size)`, see `metabridge.adaptation.task_maps`.
-        randomness: random operations such as dropout in vectorised tasks, as in `torch.func.vmap`: `"error"`,
-            `"different"` or `"same"`.
+        randomness: random operations such as dropout in tasks, as in `torch.func.vmap`, but in every task map:
+            `"error"` refuses them, `"different"` draws for every task, `"same"` once for all.
 
     Raises:
         TypeError: if `model` is neither a module nor a function.
