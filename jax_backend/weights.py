@@ -212,7 +212,7 @@ def _known(place: _Place | None, name: str, model: nnx.Module) -> _Place:
 
 def _owner(model: ModelConfig | Chain | MetaModule) -> str:
     if isinstance(model, Chain):
-        return "the table of layers"
+        return "the run"
     return model.name if isinstance(model, ModelConfig) else type(model).__name__
 
 

@@ -99,7 +99,7 @@ def _shapes(model: ModelConfig | Chain | MetaModule) -> dict[str, tuple[int, ...
 
 def _owner(model: ModelConfig | Chain | MetaModule) -> str:
     if isinstance(model, Chain):
-        return "the table of layers"
+        return "the run"
     return model.name if isinstance(model, ModelConfig) else type(model).__name__
 
 

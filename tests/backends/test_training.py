@@ -307,7 +307,7 @@ def test_a_loss_from_before_another_state_hides_no_refusal_after_it(backend):
 
 def test_parameters_of_another_network_are_refused(backend):
     with pytest.raises(
-        ValueError, match=r"mlp must hold every parameter.*'features\.layer2\.linear\.weight' is missing"
+        ValueError, match=r"the run must hold every parameter.*'features\.layer2\.linear\.weight' is missing"
     ):
         start(backend, "sinusoid", parameters=PROBLEMS["vectors"].parameters())
 
