@@ -10,7 +10,7 @@ from jax_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from jax_backend.apply import Apply, Model, as_model, buffers_of, run_model
 from jax_backend.descent import descend
 from jax_backend.modules import MetaModule
-from jax_backend.modules.variables import aliases, given_names
+from jax_backend.modules.variables import aliases, given_names, meta_entries
 from jax_backend.optimisers import FOREIGN, Optimiser, StepSize, sgd
 from jax_backend.trees import is_differentiable, named_leaves, split
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buffers, check_function, check_policy
@@ -48,11 +48,11 @@ def gradient_update_parameters(
 
     Args:
         model: supplies the parameters if `params` is `None`.
-        loss: a function from a dictionary of parameters to a scalar. Parameters that it leaves unused have the
-            gradient 0.
+        loss: a function from a dictionary of parameters to an array of one element. Parameters that it leaves unused
+            have the gradient 0.
         params: the parameters before the step, e.g. those of the previous one.
         step_size: a number, a scalar array (learned), or a mapping name → number or array for every parameter that
-            adapts.
+            adapts. An array broadcasts to its parameter's shape.
         first_order: leave the second derivatives out: the gradient counts as a constant.
         names: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
             1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all. The
@@ -75,7 +75,7 @@ def gradient_update_parameters(
     before, chosen = _select(model, params, names)
     rates = rates_by_name(step_size, {name: value.shape for name, value in chosen.items()}, "step_size")
     after = descend(
-        lambda values: loss({**before, **values}),
+        lambda values: _scalar(loss({**before, **values})),
         chosen,
         optimiser=sgd(rates),
         steps=1,
@@ -92,7 +92,13 @@ def _select(
     owner = type(model).__name__
     before = dict(model.meta_named_parameters()) if params is None else dict(params)
     given_names(model, before)
-    return before, {name: before[name] for name in select_names(before, names, owner)}
+    own = meta_entries(model, before)
+    return before, {name: own[name] for name in select_names(own, names, owner)}
+
+
+def _scalar(loss: Any) -> Any:
+    """A loss of one element as a scalar, whatever its shape."""
+    return loss.reshape(()) if getattr(loss, "size", None) == 1 else loss
 
 
 def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -111,6 +117,7 @@ def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> d
         ValueError: if `model` is no MetaModule, or `params` holds a name it does not have.
     """
     check_meta_module(model, MetaModule, "jax_backend")
+    params = meta_entries(model, params)
     names = aliases(model).values()  # a shared parameter may be given by any of its names
     check_unknown(params, [name for each in names for name in each], type(model).__name__)
     given = {each[0]: next((alias for alias in each if alias in params), each[0]) for each in names}

@@ -1,14 +1,16 @@
 """Episode batches as JAX arrays: images NHWC, the core's own layout."""
 
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.episodes.batches import WHOLE
+from metabridge.checks import check_count
+from metabridge.episodes.batches import WHOLE, EpisodeBatch
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.episodes.position import EpisodePosition
@@ -16,6 +18,9 @@ from metabridge.episodes.position import EpisodePosition
 __all__ = ["BatchMetaDataLoader", "feed", "place", "to_backend", "to_numpy"]
 
 Data = dict[str, tuple[jax.Array, jax.Array]]
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def to_backend(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Data:
@@ -44,7 +49,7 @@ def _cast_integers(array: npt.NDArray[Any], dtype: npt.DTypeLike) -> npt.NDArray
     return array.astype(dtype, copy=False) if np.issubdtype(array.dtype, np.integer) else array
 
 
-def feed(loader: EpisodeLoader, device: jax.Device | None = None, dtype: str | None = None) -> Iterator[Any]:
+def feed(loader: EpisodeLoader, device: jax.Device | None = None, dtype: str | None = None) -> Iterator[Data]:
     """The batches of a loader as arrays on a device, in order; the loader's position moves with each.
 
     The road of `BatchMetaDataLoader`.
@@ -55,14 +60,41 @@ def feed(loader: EpisodeLoader, device: jax.Device | None = None, dtype: str | N
         dtype: dtype of inputs and of targets that are no integers; `None` keeps float32.
 
     Yields:
-        `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one pair.
+        `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one list `[inputs, targets]`.
     """
+    return _feed(loader, device, dtype)
 
-    def deliver(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> Any:
+
+def _feed(
+    loader: EpisodeLoader,
+    device: jax.Device | None = None,
+    dtype: str | None = None,
+    num_workers: int = 0,
+    prefetch_factor: int = 2,
+) -> Iterator[Data]:
+
+    def deliver(batch: EpisodeBatch) -> Any:
         data = place(to_backend(batch), device, dtype)
-        return data if loader.dataset.splitter else data[WHOLE]
+        return data if loader.dataset.splitter or WHOLE not in data else list(data[WHOLE])
 
-    return loader.deliver(deliver(loader.dataset.gather(plan)) for plan in loader.plans())
+    # Threads gather in NumPy; arrays are made here, since JAX's modes and default device belong to a thread.
+    batches = _ahead(loader.dataset.gather, loader.plans(), num_workers, prefetch_factor)
+    return loader.deliver(map(deliver, batches))
+
+
+def _ahead(function: Callable[[T], R], arguments: Iterable[T], num_workers: int, prefetch_factor: int) -> Iterator[R]:
+    """`map(function, arguments)`, in threads that are ahead by `num_workers · prefetch_factor` results."""
+    if not num_workers:
+        yield from map(function, arguments)
+        return
+    waiting: deque[Future[R]] = deque()
+    with ThreadPoolExecutor(num_workers, "episodes") as threads:
+        for argument in arguments:
+            waiting.append(threads.submit(function, argument))
+            if len(waiting) > num_workers * prefetch_factor:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def place(data: Any, device: jax.Device | None, dtype: str | None) -> Any:
@@ -70,7 +102,7 @@ def place(data: Any, device: jax.Device | None, dtype: str | None) -> Any:
 
     if isinstance(data, Mapping):
         return {name: place(arrays, device, dtype) for name, arrays in data.items()}
-    return tuple(jax.device_put(_cast_floating(array, dtype), device) for array in data)
+    return type(data)(jax.device_put(_cast_floating(array, dtype), device) for array in data)
 
 
 def _cast_floating(array: jax.Array, dtype: str | None) -> jax.Array:
@@ -83,7 +115,8 @@ class BatchMetaDataLoader(EpisodePosition):
 
     Yields `{"train": (inputs, targets), "test": (inputs, targets)}`: images `(B, N·k, H, W, C)` float32 in
     [0, 1], class targets `(B, N·k)` int32 (int64 in 64-bit mode), regression targets `(B, k, 1)` float32: bit
-    for bit the numbers the torch loader yields. Without a splitter it yields one pair `(inputs, targets)`.
+    for bit the numbers the torch loader yields. Without a splitter it yields one list `[inputs, targets]`, which a type
+    checker takes for such a mapping.
 
     >>> from metabridge.toy.helpers import sinusoid
     >>> loader = BatchMetaDataLoader(sinusoid(shots=10), batch_size=25, seed=0, num_batches=100)
@@ -95,10 +128,13 @@ class BatchMetaDataLoader(EpisodePosition):
         dataset: a meta-dataset.
         batch_size: episodes per batch and rank.
         seed: seed of the episodes; `None` takes the dataset's.
-        num_batches: batches per loop over the loader; endless by default. Each loop goes on with new episodes;
-            `seek(start)` goes back to the first.
+        num_batches: batches per loop over the loader; `None` takes as many as make at least as many episodes as there
+            are tasks, `math.inf` is endless. Each loop goes on with new episodes; `seek(start)` goes back to the first.
         shard: `(rank, world)`.
         start: index of the first episode.
+        num_workers: threads that gather the next batches while this one is used; 0 gathers each when it is asked for.
+            Which episodes come does not depend on it.
+        prefetch_factor: batches that each thread is ahead.
     """
 
     def __init__(
@@ -107,11 +143,16 @@ class BatchMetaDataLoader(EpisodePosition):
         batch_size: int = 1,
         *,
         seed: int | None = None,
-        num_batches: int | float = math.inf,
+        num_batches: int | float | None = None,
         shard: tuple[int, int] = (0, 1),
         start: int = 0,
+        num_workers: int = 0,
+        prefetch_factor: int = 2,
     ) -> None:
         self.episodes = EpisodeLoader(dataset, batch_size, num_batches, seed, shard, start)
+        self.batch_size = self.episodes.batch_size
+        self.num_workers = check_count(num_workers, "num_workers", least=0)
+        self.prefetch_factor = check_count(prefetch_factor, "prefetch_factor")
 
-    def __iter__(self) -> Iterator[Any]:
-        return feed(self.episodes)
+    def __iter__(self) -> Iterator[Data]:
+        return _feed(self.episodes, num_workers=self.num_workers, prefetch_factor=self.prefetch_factor)

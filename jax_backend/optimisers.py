@@ -43,9 +43,9 @@ StepSize = float | jax.Array | Mapping[str, jax.Array | float]
 LearningRate = StepSize | Callable[[Any], StepSize]
 """How far a step goes; everything that is an array can be learned.
 
-- A number or a scalar array.
-- A mapping name → number or array, scalar or of the parameter's shape, for every adapted parameter and no other. A
-  rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835, equation 2: their alpha).
+- A number, a scalar array, or one that broadcasts to the shape of every parameter.
+- A mapping name → number or array that broadcasts to the parameter's shape, for every adapted parameter and no other.
+  A rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835, equation 2: their alpha).
 - A function of the step (0, 1, …) that returns any of these. A rate for every name and step is the LSLR of MAML++
   (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4: per-layer per-step learning rates). The step may be
   a traced array, so index arrays with it, not lists.
@@ -222,7 +222,8 @@ def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
             rates = rates_by_name(rate, {name: leaf.shape for name, leaf in leaves.items()}, "learning_rate")
             updates = [-rates[name] * leaf for name, leaf in leaves.items()]
             return jax.tree.unflatten(jax.tree.structure(gradients), updates), state + 1
-        check_rate(rate)
+        for leaf in jax.tree.leaves(gradients):
+            check_rate(rate, shape=jnp.shape(leaf))
         return jax.tree.map(lambda each: -rate * each, gradients), state + 1
 
     return Optimiser(init, update)

@@ -16,6 +16,7 @@ from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from torch_backend.apply import Apply, Model, as_model, buffers_of, run_model
 from torch_backend.descent import descend
 from torch_backend.modules import MetaModule
+from torch_backend.modules.placement import meta_entries
 from torch_backend.optimisers import FOREIGN, Optimiser, StepSize, sgd
 
 __all__ = [
@@ -46,13 +47,13 @@ def gradient_update_parameters(
 
     Args:
         model: supplies the parameters if `params` is `None`.
-        loss: a scalar tensor computed with `params`, or a function from such a dictionary to a scalar (the form
+        loss: a tensor of one element computed with `params`, or a function from such a dictionary to one (the form
             that works inside `torch.func` transforms, and the one `jax_backend` takes). A function may leave
             parameters unused: their gradient is 0. A tensor that does not depend on a selected parameter is an
             error: it was computed without `params`, or the parameter must be left out by `names`.
         params: the parameters before the step, e.g. those of the previous one.
         step_size: a number, a scalar tensor (learned), or a mapping name → number or tensor for every parameter
-            that adapts.
+            that adapts. A tensor broadcasts to its parameter's shape.
         first_order: leave the second derivatives out: the gradient counts as a constant.
         names: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
             1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all. The
@@ -63,8 +64,8 @@ def gradient_update_parameters(
 
     Raises:
         ValueError: if `model` is no MetaModule, `params` lacks a name or has an unknown one, `names` selects nothing,
-            `step_size` is negative, lacks a name or has an unknown one, or a loss that is a tensor is no scalar or
-            does not depend on one of the parameters that adapt.
+            `step_size` is negative, lacks a name or has an unknown one, or a loss that is a tensor has several elements
+            or does not depend on one of the parameters that adapt.
     """
     check_meta_module(model, MetaModule, "torch_backend")
     before, chosen = _select(model, params, names)
@@ -72,7 +73,7 @@ def gradient_update_parameters(
     if callable(loss):
         adjoint = FirstOrder() if first_order else Unrolled()
         after = descend(
-            lambda values: loss({**before, **values}), chosen, optimiser=optimiser, steps=1, adjoint=adjoint
+            lambda values: _scalar(loss({**before, **values})), chosen, optimiser=optimiser, steps=1, adjoint=adjoint
         ).params
     else:
         gradients = _gradients_of_value(loss, chosen, create_graph=not first_order)
@@ -88,12 +89,19 @@ def _select(
     owner = type(model).__name__
     stored: dict[str, Tensor] = dict(model.meta_named_parameters())
     before = stored if params is None else dict(params)
-    check_names(before, stored, owner)
+    own = meta_entries(model, before)
+    check_names(own, stored, owner)
     check_leaves(before, Tensor)
-    return before, {name: before[name] for name in select_names(before, names, owner)}
+    return before, {name: own[name] for name in select_names(own, names, owner)}
+
+
+def _scalar(loss: Any) -> Any:
+    """A loss of one element as a scalar, whatever its shape."""
+    return loss.reshape(()) if isinstance(loss, Tensor) and loss.numel() == 1 else loss
 
 
 def _gradients_of_value(loss: Tensor, params: dict[str, Tensor], create_graph: bool) -> dict[str, Tensor]:
+    loss = _scalar(loss)
     check_scalar(loss)
     frozen = [name for name, value in params.items() if not value.requires_grad]
     if frozen:
@@ -128,6 +136,7 @@ def complete_parameters(model: MetaModule, params: Mapping[str, Tensor]) -> dict
     """
     check_meta_module(model, MetaModule, "torch_backend")
     stored: dict[str, Tensor] = dict(model.meta_named_parameters())
+    params = meta_entries(model, params)
     check_unknown(params, list(stored), type(model).__name__)
     return {name: params.get(name, value) for name, value in stored.items()}
 

@@ -1,6 +1,5 @@
 """Episode batches as tensors: images NCHW, and a loader that is a `torch.utils.data.DataLoader`."""
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -16,6 +15,7 @@ from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.episodes.plans import EpisodePlan
 from metabridge.episodes.position import EpisodePosition
 from metabridge.episodes.segmentation import SegmentationMetaDataset
+from metabridge.transforms.images import advice_on_preparation, prepares
 
 __all__ = ["BatchMetaDataLoader", "feed", "place", "to_backend", "to_numpy"]
 
@@ -63,10 +63,10 @@ class _Episodes(Dataset[Any]):
         data = to_backend(self.dataset.gather(plan))
         if self.transform is not None:
             data = {name: (_each_image(self.transform, inputs), targets) for name, (inputs, targets) in data.items()}
-        return data if self.dataset.splitter else data[WHOLE]
+        return data if self.dataset.splitter or WHOLE not in data else list(data[WHOLE])
 
 
-def feed(loader: EpisodeLoader, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Iterator[Any]:
+def feed(loader: EpisodeLoader, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Iterator[Data]:
     """The batches of a loader as tensors on a device, in order; the loader's position moves with each.
 
     The road of `BatchMetaDataLoader`, in this process.
@@ -77,7 +77,7 @@ def feed(loader: EpisodeLoader, device: torch.device | None = None, dtype: torch
         dtype: dtype of inputs and of targets that are no integers; `None` keeps float32.
 
     Yields:
-        `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one pair.
+        `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one list `[inputs, targets]`.
     """
     episodes = _Episodes(loader.dataset)
     return loader.deliver(place(episodes[plan], device, dtype) for plan in loader.plans())
@@ -87,7 +87,7 @@ def place(data: Any, device: torch.device | None, dtype: torch.dtype | None) -> 
     """A batch of tensors on a device, numbers that are no integers in a dtype."""
     if isinstance(data, Mapping):
         return {name: place(tensors, device, dtype) for name, tensors in data.items()}
-    return tuple(tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in data)
+    return type(data)(tensor.to(device, dtype if tensor.is_floating_point() else None) for tensor in data)
 
 
 def _each_image(transform: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
@@ -121,12 +121,12 @@ class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
 
     Yields `{"train": (inputs, targets), "test": (inputs, targets)}`: images `(B, N·k, C, H, W)` float32 in
     [0, 1], class targets `(B, N·k)` int64, regression targets `(B, k, 1)` float32. Without a splitter it yields
-    one pair `(inputs, targets)`.
+    one list `[inputs, targets]`, which a type checker takes for such a mapping.
 
     A real `torch.utils.data.DataLoader`: the main process plans episodes (integers), workers gather them. Which
     episodes come depends on `seed`, `start` and `shard` alone, never on the number of workers. Torchmeta takes
-    episodes from Python's global random state and its length is the number of class combinations; here the
-    seed decides, and the length is what the user sets.
+    episodes from Python's global random state; here the seed decides. As in Torchmeta an epoch has as many episodes as
+    there are tasks, unless you set its length; here tasks are drawn with replacement, and every batch is full.
 
     >>> from metabridge.toy.helpers import sinusoid
     >>> loader = BatchMetaDataLoader(sinusoid(shots=10), batch_size=25, seed=0, num_batches=100)
@@ -138,8 +138,8 @@ class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
         dataset: a meta-dataset.
         batch_size: episodes per batch and rank.
         seed: seed of the episodes; `None` takes the dataset's.
-        num_batches: batches per loop over the loader; endless by default. Each loop goes on with new episodes;
-            `seek(start)` goes back to the first.
+        num_batches: batches per loop over the loader; `None` takes as many as make at least as many episodes as there
+            are tasks, `math.inf` is endless. Each loop goes on with new episodes; `seek(start)` goes back to the first.
         shard: `(rank, world)`.
         start: index of the first episode.
         kwargs: `transform`, a function of one image tensor `(C, H, W)`, such as a transform of torchvision's v2,
@@ -151,8 +151,11 @@ class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
     Raises:
         TypeError: for a `transform` of a segmentation, whose masks it would not see; and for an argument of
             `DataLoader` that would choose or collate episodes (`sampler`, `collate_fn`, `shuffle=False`,
-            `in_order=False`, …).
+            `in_order=False`, …), unless it has the value that means nothing is chosen.
     """
+
+    batch_size: int
+    """Episodes per batch and rank."""
 
     def __init__(
         self,
@@ -160,7 +163,7 @@ class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
         batch_size: int = 1,
         *,
         seed: int | None = None,
-        num_batches: int | float = math.inf,
+        num_batches: int | float | None = None,
         shard: tuple[int, int] = (0, 1),
         start: int = 0,
         **kwargs: Any,
@@ -168,6 +171,9 @@ class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
         transform = kwargs.pop("transform", None)
         if transform is not None and not callable(transform):
             raise TypeError(f"`transform` must be a function of an image tensor, got {transform!r}.")
+        if prepares(transform):
+            advice = advice_on_preparation(transform)
+            raise TypeError(f"`transform` takes tensors of images, got {transform!r}; {advice}")
         if transform is not None and isinstance(dataset, SegmentationMetaDataset):
             raise TypeError(
                 "`transform` must be left out for a segmentation: it would change images and leave their masks; give "
@@ -183,9 +189,15 @@ class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
             collate_fn=_unchanged,
             **kwargs,
         )
+        # To a DataLoader a plan is an example: it has no batch size of its own, and lets none be assigned.
+        self.__dict__["batch_size"] = self.episodes.batch_size
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Data]:  # type: ignore[override]  # DataLoader promises its own class
         return self.episodes.deliver(super().__iter__())
+
+
+_CHOOSERS = {"sampler": None, "batch_sampler": None, "collate_fn": None, "drop_last": False, "generator": None}
+"""Argument of a `DataLoader` → the value with which it chooses nothing."""
 
 
 def _refuse_choosers(kwargs: dict[str, Any]) -> None:
@@ -198,8 +210,8 @@ def _refuse_choosers(kwargs: dict[str, Any]) -> None:
         raise TypeError(
             "`in_order=False` is not offered: the order of episodes may not depend on workers; leave it out."
         )
-    for name in ("sampler", "batch_sampler", "collate_fn", "drop_last", "generator"):
-        if name in kwargs:
+    for name, default in _CHOOSERS.items():
+        if kwargs.pop(name, default) is not default:
             raise TypeError(
                 f"`{name}` is not an argument here: `seed`, `start` and `shard` choose the episodes; leave it out."
             )

@@ -50,9 +50,9 @@ StepSize = float | Tensor | Mapping[str, Tensor | float]
 LearningRate = StepSize | Callable[[int], StepSize]
 """How far a step goes; everything that is a tensor can be learned.
 
-- A number or a scalar tensor.
-- A mapping name → number or tensor, scalar or of the parameter's shape, for every adapted parameter and no other. Names
-  inside a tree are joined by dots. A rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835,
+- A number, a scalar tensor, or one that broadcasts to the shape of every parameter.
+- A mapping name → number or tensor that broadcasts to the parameter's shape, for every adapted parameter and no other.
+  Names inside a tree are joined by dots. A rate for every entry is Meta-SGD (Li, Zhou, Chen, Li 2017, arXiv 1707.09835,
   equation 2: their alpha).
 - A function of the step (0, 1, …) that returns any of these. A rate for every name and step is the LSLR of MAML++
   (Antoniou, Edwards, Storkey 2019, arXiv 1810.09502, section 4: per-layer per-step learning rates).

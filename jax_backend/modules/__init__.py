@@ -1,4 +1,14 @@
-"""MetaModules: Flax NNX layers whose parameters may be given from outside, so that gradients flow through an update."""
+"""MetaModules: Flax NNX layers whose parameters may be given from outside, so that gradients flow through an update.
+
+Every layer takes `rngs`, the source of its initial parameters, by name, as Flax's layers do:
+
+>>> from flax import nnx
+>>> from jax_backend.modules import MetaBatchNorm1d, MetaLinear, MetaSequential
+>>> rngs = nnx.Rngs(0)
+>>> network = MetaSequential(MetaLinear(3, 8, rngs=rngs), MetaBatchNorm1d(8, rngs=rngs), MetaLinear(8, 2, rngs=rngs))
+>>> [name for name, _ in network.meta_named_parameters()]
+['0.weight', '0.bias', '1.weight', '1.bias', '2.weight', '2.bias']
+"""
 
 from jax_backend.modules.activation import MetaPReLU, leaky_relu
 from jax_backend.modules.attention import MetaMultiheadAttention

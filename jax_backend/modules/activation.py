@@ -17,9 +17,13 @@ class MetaPReLU(MetaModule):
 
     `params` holds `weight` `(num_parameters,)`. The derivative at 0 is the weight.
 
+    >>> MetaPReLU(8, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
+
     Args:
         num_parameters: 1, or the channels, which are the last axis of the input, for a weight each.
         init: initial value of the weights.
+        rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: in the call, for an input of other channels.
@@ -27,7 +31,8 @@ class MetaPReLU(MetaModule):
 
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
-    def __init__(self, num_parameters: int = 1, init: float = 0.25) -> None:
+    def __init__(self, num_parameters: int = 1, init: float = 0.25, *, rngs: nnx.Rngs | None = None) -> None:
+        del rngs
         self.num_parameters = num_parameters
         self.weight = nnx.Param(jnp.full(num_parameters, init, float))
 

@@ -22,6 +22,9 @@ class MetaMultiheadAttention(MetaModule):
     `(3 · embed_dim,)` unless `bias=False`; `bias_k` and `bias_v` `(1, 1, embed_dim)` if `add_bias_kv`; and those of
     the `MetaLinear` called `out_proj`: `out_proj.weight` `(in, out)`, `out_proj.bias`.
 
+    >>> MetaMultiheadAttention(8, num_heads=2, rngs=nnx.Rngs(0)).in_proj_weight.shape
+    (24, 8)
+
     Args:
         embed_dim: features of the queries and of the output.
         num_heads: number of heads; it divides `embed_dim`.

@@ -75,7 +75,9 @@ class _BatchNorm(_NormBase):
         track_running_stats: bool = True,
         *,
         bias: bool = True,
+        rngs: nnx.Rngs | None = None,
     ) -> None:
+        del rngs
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
     def __call__(self, input: jax.Array) -> jax.Array:
@@ -108,6 +110,9 @@ class MetaBatchNorm1d(_BatchNorm):
 
     `params` holds `weight` and `bias`, both `(num_features,)`, if the layer has them. Statistics, arguments and
     errors are those of `MetaBatchNorm2d`.
+
+    >>> MetaBatchNorm1d(8, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
     """
 
     layouts = ("batch", "batch, L")
@@ -124,6 +129,9 @@ class MetaBatchNorm2d(_BatchNorm):
     the meta-model. To follow them as values use `call_with_buffers`; for statistics of the current batch at all times
     pass `track_running_stats=False`.
 
+    >>> MetaBatchNorm2d(8, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
+
     Args:
         num_features: channels of the input.
         eps: added to the variance.
@@ -131,6 +139,7 @@ class MetaBatchNorm2d(_BatchNorm):
         affine: whether to scale and shift.
         track_running_stats: whether to keep running statistics for evaluation.
         bias: whether to shift, if `affine`.
+        rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: in the call, for an input of another number of features or with one value per feature.
@@ -144,6 +153,9 @@ class MetaBatchNorm3d(_BatchNorm):
 
     `params` holds `weight` and `bias`, both `(num_features,)`, if the layer has them. Statistics, arguments and
     errors are those of `MetaBatchNorm2d`.
+
+    >>> MetaBatchNorm3d(8, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
     """
 
     layouts = ("batch, D, H, W",)

@@ -84,6 +84,9 @@ class MetaConv1d(_ConvNd):
 
     `params` holds `weight` `(kL, in_channels / groups, out_channels)` and, unless `bias=False`, `bias`
     `(out_channels,)`. Arguments and errors are those of `MetaConv2d`, with one number for each size.
+
+    >>> MetaConv1d(1, 8, 3, padding=1, rngs=nnx.Rngs(0)).weight.shape
+    (3, 1, 8)
     """
 
     dims = 1
@@ -95,6 +98,9 @@ class MetaConv2d(_ConvNd):
 
     `params` holds `weight` `(kH, kW, in_channels / groups, out_channels)` and, unless `bias=False`, `bias`
     `(out_channels,)`.
+
+    >>> MetaConv2d(1, 8, 3, padding=1, rngs=nnx.Rngs(0)).weight.shape
+    (3, 3, 1, 8)
 
     Args:
         in_channels: channels of the input.
@@ -122,6 +128,9 @@ class MetaConv3d(_ConvNd):
 
     `params` holds `weight` `(kD, kH, kW, in_channels / groups, out_channels)` and, unless `bias=False`, `bias`
     `(out_channels,)`. Arguments and errors are those of `MetaConv2d`, with three numbers for each size.
+
+    >>> MetaConv3d(1, 8, 3, padding=1, rngs=nnx.Rngs(0)).weight.shape
+    (3, 3, 3, 1, 8)
     """
 
     dims = 3
@@ -222,6 +231,9 @@ class MetaConvTranspose1d(_ConvTransposeNd):
 
     `params` holds `weight` `(kL, in_channels, out_channels / groups)` and, unless `bias=False`, `bias`
     `(out_channels,)`. Arguments and errors are those of `MetaConvTranspose2d`, with one number for each size.
+
+    >>> MetaConvTranspose1d(8, 1, 2, stride=2, rngs=nnx.Rngs(0)).weight.shape
+    (2, 8, 1)
     """
 
     dims = 1
@@ -233,6 +245,9 @@ class MetaConvTranspose2d(_ConvTransposeNd):
 
     It is the gradient of a convolution for its input: every pixel spreads the kernel over the output. `params`
     holds `weight` `(kH, kW, in_channels, out_channels / groups)` and, unless `bias=False`, `bias` `(out_channels,)`.
+
+    >>> MetaConvTranspose2d(8, 1, 2, stride=2, rngs=nnx.Rngs(0)).weight.shape
+    (2, 2, 8, 1)
 
     Args:
         in_channels: channels of the input.
@@ -261,6 +276,9 @@ class MetaConvTranspose3d(_ConvTransposeNd):
 
     `params` holds `weight` `(kD, kH, kW, in_channels, out_channels / groups)` and, unless `bias=False`, `bias`
     `(out_channels,)`. Arguments and errors are those of `MetaConvTranspose2d`, with three numbers for each size.
+
+    >>> MetaConvTranspose3d(8, 1, 2, stride=2, rngs=nnx.Rngs(0)).weight.shape
+    (2, 2, 2, 8, 1)
     """
 
     dims = 3

@@ -58,6 +58,9 @@ class MetaEmbedding(_Embedding):
     `params` holds `weight` `(num_embeddings, embedding_dim)`. An index out of range is an error; inside `jit`,
     `vmap` and the like, where no value can be seen, its row is NaN.
 
+    >>> MetaEmbedding(10, 8, rngs=nnx.Rngs(0)).weight.shape
+    (10, 8)
+
     Args:
         num_embeddings: rows of the table.
         embedding_dim: size of a row.
@@ -86,6 +89,9 @@ class MetaEmbeddingBag(_Embedding):
     input from one of the `offsets` to the next. An empty bag gives 0. Among equal values the first in the bag
     receives the gradient of the maximum. Indices out of range and impossible offsets are errors; inside `jit`,
     `vmap` and the like, where no value can be seen, they give NaN. So does NaN in a bag.
+
+    >>> MetaEmbeddingBag(10, 8, mode="sum", rngs=nnx.Rngs(0)).weight.shape
+    (10, 8)
 
     Args:
         num_embeddings: rows of the table.

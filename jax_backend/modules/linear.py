@@ -17,6 +17,9 @@ class MetaLinear(MetaModule):
 
     `params` holds `weight` `(in_features, out_features)` and, unless `bias=False`, `bias` `(out_features,)`.
 
+    >>> MetaLinear(3, 2, rngs=nnx.Rngs(0)).weight.shape
+    (3, 2)
+
     Args:
         in_features: size of the last axis of the input.
         out_features: size of the last axis of the output.
@@ -47,6 +50,9 @@ class MetaBilinear(MetaModule):
 
     `params` holds `weight` `(out_features, in1_features, in2_features)`, which has PyTorch's axes, and, unless
     `bias=False`, `bias` `(out_features,)`.
+
+    >>> MetaBilinear(3, 2, 4, rngs=nnx.Rngs(0)).weight.shape
+    (4, 3, 2)
 
     Args:
         in1_features: size of the last axis of the first input.

@@ -27,11 +27,15 @@ class MetaLayerNorm(MetaModule):
     `params` holds `weight` and `bias`, both of `normalized_shape`, if the layer has them. The trailing axes are
     those of the JAX array: the channels of an image are the last of them.
 
+    >>> MetaLayerNorm(8, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
+
     Args:
         normalized_shape: sizes of the trailing axes to normalise over; one number for the last axis.
         eps: added to the variance.
         elementwise_affine: whether to scale and shift.
         bias: whether to shift, if `elementwise_affine`.
+        rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`.
@@ -45,7 +49,10 @@ class MetaLayerNorm(MetaModule):
         eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
+        *,
+        rngs: nnx.Rngs | None = None,
     ) -> None:
+        del rngs
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         if elementwise_affine:
@@ -65,11 +72,15 @@ class MetaRMSNorm(MetaModule):
 
     `params` holds `weight` of `normalized_shape`, if the layer has it.
 
+    >>> MetaRMSNorm(8, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
+
     Args:
         normalized_shape: sizes of the trailing axes to normalise over; one number for the last axis.
         eps: added to the mean square; `None` for the machine epsilon of the input's dtype, of float32 for a
             shorter one.
         elementwise_affine: whether to scale.
+        rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`.
@@ -78,8 +89,14 @@ class MetaRMSNorm(MetaModule):
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init__(
-        self, normalized_shape: int | Sequence[int], eps: float | None = None, elementwise_affine: bool = True
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float | None = None,
+        elementwise_affine: bool = True,
+        *,
+        rngs: nnx.Rngs | None = None,
     ) -> None:
+        del rngs
         self.normalized_shape = _shape(normalized_shape)
         self.eps = eps
         if elementwise_affine:
@@ -100,12 +117,16 @@ class MetaGroupNorm(MetaModule):
     It is `torch.nn.GroupNorm` (Wu & He 2018). `params` holds `weight` and `bias`, both `(num_channels,)`, if the
     layer has them.
 
+    >>> MetaGroupNorm(2, 8, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
+
     Args:
         num_groups: number of groups.
         num_channels: channels of the input.
         eps: added to the variance.
         affine: whether to scale and shift.
         bias: whether to shift, if `affine`.
+        rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: if `num_groups` does not divide `num_channels`; in the call, for an input of other channels or
@@ -115,8 +136,16 @@ class MetaGroupNorm(MetaModule):
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init__(
-        self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, *, bias: bool = True
+        self,
+        num_groups: int,
+        num_channels: int,
+        eps: float = 1e-5,
+        affine: bool = True,
+        *,
+        bias: bool = True,
+        rngs: nnx.Rngs | None = None,
     ) -> None:
+        del rngs
         if num_groups < 1 or num_channels % num_groups:
             raise ValueError(f"`num_groups` must divide `num_channels`, got {num_groups} and {num_channels}.")
         self.num_groups = num_groups
@@ -157,7 +186,9 @@ class _InstanceNorm(_NormBase):
         track_running_stats: bool = False,
         *,
         bias: bool = True,
+        rngs: nnx.Rngs | None = None,
     ) -> None:
+        del rngs
         super().__init__(num_features, eps, momentum, affine, track_running_stats, bias)
 
     def __call__(self, input: jax.Array) -> jax.Array:
@@ -190,6 +221,9 @@ class MetaInstanceNorm1d(_InstanceNorm):
 
     It is `torch.nn.InstanceNorm1d`. `params` holds `weight` and `bias`, both `(num_features,)`, if the layer has
     them. Statistics, arguments and errors are those of `MetaInstanceNorm2d`.
+
+    >>> MetaInstanceNorm1d(8, affine=True, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
     """
 
     layouts = ("L", "batch, L")
@@ -203,6 +237,9 @@ class MetaInstanceNorm2d(_InstanceNorm):
     the examples, with the unbiased variance, and `model.eval()` and `model.train()` switch them on and off. With
     `params`, in training mode, they are left alone.
 
+    >>> MetaInstanceNorm2d(8, affine=True, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
+
     Args:
         num_features: channels of the input.
         eps: added to the variance.
@@ -210,6 +247,7 @@ class MetaInstanceNorm2d(_InstanceNorm):
         affine: whether to scale and shift.
         track_running_stats: whether to keep running statistics for evaluation.
         bias: whether to shift, if `affine`.
+        rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: in the call, for an input of another number of features or with one value per example and
@@ -224,6 +262,9 @@ class MetaInstanceNorm3d(_InstanceNorm):
 
     It is `torch.nn.InstanceNorm3d`. `params` holds `weight` and `bias`, both `(num_features,)`, if the layer has
     them. Statistics, arguments and errors are those of `MetaInstanceNorm2d`.
+
+    >>> MetaInstanceNorm3d(8, affine=True, rngs=nnx.Rngs(0)).weight.shape
+    (8,)
     """
 
     layouts = ("D, H, W", "batch, D, H, W")

@@ -59,6 +59,9 @@ class MetaRNNCell(_Cell):
     `params` holds `weight_ih` `(hidden_size, input_size)`, `weight_hh` `(hidden_size, hidden_size)` and, unless
     `bias=False`, `bias_ih` and `bias_hh`, both `(hidden_size,)`.
 
+    >>> MetaRNNCell(3, 4, rngs=nnx.Rngs(0)).weight_ih.shape
+    (4, 3)
+
     Args:
         input_size: features of the input.
         hidden_size: features of the state.
@@ -92,6 +95,9 @@ class MetaLSTMCell(_Cell):
     `params` holds `weight_ih` `(4 · hidden_size, input_size)`, `weight_hh` `(4 · hidden_size, hidden_size)` and,
     unless `bias=False`, `bias_ih` and `bias_hh`, both `(4 · hidden_size,)`: the input, forget, cell and output gates.
 
+    >>> MetaLSTMCell(3, 4, rngs=nnx.Rngs(0)).weight_ih.shape
+    (16, 3)
+
     Args:
         input_size: features of the input.
         hidden_size: features of the state.
@@ -122,6 +128,9 @@ class MetaGRUCell(_Cell):
     `params` holds `weight_ih` `(3 · hidden_size, input_size)`, `weight_hh` `(3 · hidden_size, hidden_size)` and,
     unless `bias=False`, `bias_ih` and `bias_hh`, both `(3 · hidden_size,)`: the reset, update and new gates. Like
     PyTorch, it applies the reset gate after the product with the state.
+
+    >>> MetaGRUCell(3, 4, rngs=nnx.Rngs(0)).weight_ih.shape
+    (12, 3)
 
     Args:
         input_size: features of the input.

@@ -6,13 +6,14 @@ from typing import Any
 import jax
 from flax import nnx
 
-from metabridge.adaptation.names import check_names, check_unknown
+from metabridge.adaptation.names import check_names, check_unknown, without_ordinary
 
 __all__ = [
     "aliases",
     "all_variables",
     "buffer_values",
     "given_names",
+    "meta_entries",
     "meta_variables",
     "once",
     "owns_all",
@@ -30,6 +31,7 @@ def given_names(module: nnx.Module, params: Mapping[str, Any], kind: Any = nnx.P
     """
     names = aliases(module, kind)
     owner = type(module).__name__
+    params = meta_entries(module, params, kind, argument)
     check_unknown(params, [name for aliases in names.values() for name in aliases], owner, argument)
     chosen = {identity: [name for name in aliases if name in params] for identity, aliases in names.items()}
     twice = [given for given in chosen.values() if len(given) > 1]
@@ -40,6 +42,19 @@ def given_names(module: nnx.Module, params: Mapping[str, Any], kind: Any = nnx.P
     # For each variable the name it was given, or the first one, which is then found missing.
     check_names(params, [(given or names[identity])[0] for identity, given in chosen.items()], owner, argument)
     return {identity: given[0] for identity, given in chosen.items()}
+
+
+def meta_entries(
+    module: nnx.Module, params: Mapping[str, Any], kind: Any = nnx.Param, argument: str = "params"
+) -> Mapping[str, Any]:
+    """`params` without the parameters of ordinary modules in a MetaModule, see `without_ordinary`."""
+    known = {name for names in aliases(module, kind).values() for name in names}
+
+    def ordinary() -> dict[str, jax.Array]:
+        found = all_variables(module)
+        return {name: each.get_raw_value() for name, each, _ in found if isinstance(each, kind) and name not in known}
+
+    return without_ordinary(params, known, ordinary, type(module).__name__, argument)
 
 
 def aliases(module: nnx.Module, kind: Any = nnx.Param) -> dict[int, list[str]]:

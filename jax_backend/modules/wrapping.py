@@ -12,7 +12,7 @@ from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_poli
 __all__ = ["as_meta_module"]
 
 
-def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") -> Any:
+def as_meta_module(module: nnx.Module, batch_norm: BatchNormPolicy = "batch") -> MetaModule:
     """A MetaModule that computes what `module` computes, and takes `params`.
 
     Any Flax NNX module will do: Flax's own layers, your classes, modules that share layers or tie parameters. The

@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "check_unknown",
     "select_names",
     "select_subdict",
+    "without_ordinary",
 ]
 
 T = TypeVar("T")
@@ -86,6 +87,44 @@ def select_names(names: Iterable[str], selection: Selection, owner: str, argumen
             f"{', '.join(known) or 'none'}, or pass None for all."
         )
     return chosen
+
+
+def without_ordinary(
+    params: Mapping[str, T],
+    known: Container[str],
+    ordinary: Callable[[], Mapping[str, object]],
+    owner: str,
+    argument: str = "params",
+) -> Mapping[str, T]:
+    """`params` without the parameters of ordinary modules inside, which may be named but not replaced.
+
+    A loop that starts from all named parameters of a model holds these too. Their values do not adapt, so each must be
+    the stored one itself.
+
+    Args:
+        params: dotted parameter name → value.
+        known: the names that `params` is for.
+        ordinary: name → stored value of the parameters of ordinary modules; called if a name is not known.
+        owner: the module's class name, for messages.
+        argument: name of `params` where it came from, for messages.
+
+    Raises:
+        ValueError: if the value of an ordinary module's parameter is not the stored one.
+    """
+    others = [name for name in params if name not in known]
+    if not others:
+        return params
+    stored = ordinary()
+    for name in others:
+        if name in stored and params[name] is not stored[name]:
+            module = name.rpartition(".")[0]
+            whose = f"the ordinary module {module!r} in {owner}" if module else f"{owner} itself"
+            raise ValueError(
+                f"`{argument}` holds a new value for {name!r}, a parameter of {whose}, which `{argument}` does not "
+                "replace; make that module a MetaModule, or the whole model one with as_meta_module, or leave the name "
+                "out."
+            )
+    return {name: value for name, value in params.items() if name not in stored}
 
 
 def check_names(params: Mapping[str, object], expected: Iterable[str], owner: str, argument: str = "params") -> None:

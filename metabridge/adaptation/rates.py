@@ -27,14 +27,14 @@ def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, 
     """Raise unless a learning rate can be used for a parameter of this shape.
 
     Args:
-        rate: a number (finite and at least 0), or an array: a scalar or of that shape. The numbers in an array are
+        rate: a number (finite and at least 0), or an array that broadcasts to that shape. The numbers in an array are
             not looked at: they may be learned, or not known yet.
         argument: name of the rate, for messages.
         shape: of the parameter.
 
     Raises:
         TypeError: if it is neither a number nor an array.
-        ValueError: if the number is negative or not finite, or the array has another shape.
+        ValueError: if the number is negative or not finite, or the array does not broadcast to the shape.
     """
     if isinstance(rate, Real):
         require(0 <= float(rate) < math.inf, argument, "a finite number of at least 0", rate)
@@ -42,12 +42,18 @@ def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, 
     found = getattr(rate, "shape", None)
     if found is None:
         raise TypeError(f"`{argument}` must be a number or an array, got {type(rate).__name__}.")
-    if tuple(found) not in ((), tuple(shape)):
-        own = f" or have its parameter's shape {tuple(shape)}" if shape else ""
+    if not _broadcasts(tuple(found), tuple(shape)):
+        own = f" or broadcast to its parameter's shape {tuple(shape)}" if shape else ""
         raise ValueError(
             f"`{argument}` must be a scalar{own}, got shape {tuple(found)}; "
             "for rates of single entries pass a mapping name → array of the parameter's shape."
         )
+
+
+def _broadcasts(shape: tuple[int, ...], target: tuple[int, ...]) -> bool:
+    """Whether an array of `shape` broadcasts to `target` and no further."""
+    pairs = zip(shape[::-1], target[::-1], strict=False)
+    return len(shape) <= len(target) and all(size in (1, wanted) for size, wanted in pairs)
 
 
 def rates_by_name(rate: Any, shapes: Mapping[str, tuple[int, ...]], argument: str) -> dict[str, Any]:
@@ -58,7 +64,8 @@ def rates_by_name(rate: Any, shapes: Mapping[str, tuple[int, ...]], argument: st
         ValueError: if a mapping lacks a name or has an unknown one, or a rate has a wrong value or shape.
     """
     if not isinstance(rate, Mapping):
-        check_rate(rate, argument)
+        for shape in shapes.values() or [()]:
+            check_rate(rate, argument, shape)
         return dict.fromkeys(shapes, rate)
     check_names(rate, shapes, ADAPTED, argument)
     for name, shape in shapes.items():

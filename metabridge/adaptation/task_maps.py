@@ -66,6 +66,12 @@ def check_batch(batch: Any, kinds: tuple[type, ...], backend: str) -> None:
             f"`batch` must be a mapping split → (inputs, targets), got {type(batch).__name__}; attach a splitter to "
             "the meta-dataset."
         )
+    others = [name for name in ("support", "query") if name in batch]
+    if others:
+        raise ValueError(
+            f"`batch` must have the splits 'train' and 'test', got {' and '.join(map(repr, others))}; give the "
+            "splitter `num_train_per_class` and `num_test_per_class`."
+        )
     counts = set()
     for name, (inputs, targets) in batch.items():
         for array in (inputs, targets):

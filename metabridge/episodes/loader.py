@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -38,7 +39,9 @@ class EpisodeLoader:
     Args:
         dataset: a meta-dataset.
         batch_size: episodes per batch and rank.
-        num_batches: batches per epoch, or `math.inf` for an endless stream.
+        num_batches: batches per epoch, or `math.inf` for an endless stream. `None` takes as many as make the episodes
+            of an epoch, over all ranks, at least as many as there are tasks: `⌈num_tasks / (batch_size · world)⌉`.
+            Every batch is full.
         seed: seed of the episodes; `None` takes the dataset's.
         shard: `(rank, world)`.
         start: index of the first episode; the same on all ranks.
@@ -51,19 +54,21 @@ class EpisodeLoader:
         self,
         dataset: MetaDataset,
         batch_size: int,
-        num_batches: int | float,
+        num_batches: int | float | None = None,
         seed: int | None = None,
         shard: tuple[int, int] = (0, 1),
         start: int = 0,
     ) -> None:
         self.batch_size = check_count(batch_size, "batch_size")
-        is_endless = num_batches == math.inf
-        allowed = "a positive integer, or math.inf for an endless stream"
-        require(is_endless or is_count(num_batches), "num_batches", allowed, num_batches)
-        self.num_batches = math.inf if is_endless else int(num_batches)
         rank, world = shard
         is_shard = is_count(rank, 0) and is_count(world) and rank < world
         require(is_shard, "shard", "integers (rank, world) with 0 <= rank < world", shard)
+        if num_batches is None:
+            num_batches = -(-dataset.num_tasks // (self.batch_size * int(world)))
+        is_endless = num_batches == math.inf
+        allowed = "a positive integer, or math.inf for an endless stream, or None for as many as there are tasks"
+        require(is_endless or is_count(num_batches), "num_batches", allowed, num_batches)
+        self.num_batches = math.inf if is_endless else int(num_batches)
         self.dataset = copy.copy(dataset)  # reseeding the dataset must not reach a running loader
         seed = dataset.current_seed if seed is None else seed
         dataset.episode_key(seed)  # refuses what is no integer
@@ -129,6 +134,8 @@ class EpisodeLoader:
     def __len__(self) -> int:
         if self.num_batches == math.inf:
             raise TypeError("this loader is endless; give `num_batches` a number to give it a length.")
+        if self.num_batches > sys.maxsize:
+            raise OverflowError("`len` cannot hold the number of batches of this loader; give it a `num_batches`.")
         return int(self.num_batches)
 
     def state_dict(self) -> dict[str, Any]:

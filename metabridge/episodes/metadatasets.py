@@ -81,6 +81,33 @@ class Task:
         target = self.targets[i]
         return self.inputs[i], target if target.ndim else int(target)
 
+    def attach(self, splitter: Splitter) -> "dict[str, Task]":
+        """Divide the examples by `splitter`, class by class: split → task. `splitter(task)` calls it.
+
+        Examples of one label are a class; without classes all examples are one. The division is fixed by the task's
+        index, the sizes of its classes and the splitter.
+
+        Raises:
+            ValueError: if a class has fewer examples than the splitter takes.
+        """
+        classes = self.targets if self.num_classes and self.targets.ndim == 1 else np.zeros(len(self), dtype=np.int64)
+        labels = list(dict.fromkeys(classes.tolist()))
+        rows = [np.flatnonzero(classes == label) for label in labels]
+        sizes = np.array([len(each) for each in rows], dtype=np.int64)
+        if not len(rows) or sizes.min() < splitter.examples_per_class:
+            raise ValueError(
+                f"the splits together need {splitter.examples_per_class} examples of every class, {self!r} has "
+                f"{sizes.min(initial=len(self))} of one; ask for fewer shots or test shots."
+            )
+        key = stream_key(f"division/{splitter.random_state_seed}", 0, json.dumps(self.index))
+        plan = SamplingRule(len(rows), splitter).draw_task(key, tuple(range(len(rows))), ClassTable(sizes, len(rows)))
+        tasks = {}
+        for position, (name, columns) in enumerate(plan.split_columns()):
+            by_class = zip(rows, plan.examples[0, :, columns], plan.counts[0, :, position], strict=True)
+            chosen = np.concatenate([each[ids[:count]] for each, ids, count in by_class])
+            tasks[name] = Task(self.index, self.num_classes, self.inputs[chosen], self.targets[chosen])
+        return tasks
+
     def __repr__(self) -> str:
         return f"Task(index={self.index}, num_classes={self.num_classes}, {len(self)} examples)"
 
@@ -96,6 +123,17 @@ class MetaDataset(ABC):
         target_transform: `Categorical` for permuted labels, `None` for a class's position as its label.
         dataset_transform: a splitter, or `None` to keep all examples of a task together.
     """
+
+    def __new__(cls, *args: Any, **options: Any) -> Self:
+        """Refuse a class that does not say what its tasks are."""
+        if cls.__abstractmethods__:
+            raise TypeError(
+                f"{cls.__name__} must define {', '.join(sorted(cls.__abstractmethods__))}. For classes of examples "
+                "use CombinationMetaDataset over a class source; for regression derive from "
+                "metabridge.toy.ToyMetaDataset; with `__len__` and `__getitem__` alone, as in Torchmeta, derive from "
+                "torch_backend.torchmeta.MetaDataset."
+            )
+        return super().__new__(cls)
 
     def __init__(
         self,
@@ -285,9 +323,11 @@ class CombinationMetaDataset(MetaDataset):
     ) -> None:
         num_classes_per_task = check_integer(num_classes_per_task, "num_classes_per_task", "pass for example 5")
         if not hasattr(source, "class_sizes"):
+            by_class = hasattr(source, "num_classes")
+            one = "ClassDatasetSource(dataset)" if by_class else "ArraySource.from_labels(images, labels)"
             raise TypeError(
-                f"`source` must be a class source, got {type(source).__name__}; make one, for example with "
-                "ArraySource.from_labels(images, labels) of metabridge.sources."
+                f"`source` must be a class source, got {type(source).__name__}; make one, for example with {one} of "
+                "metabridge.sources."
             )
         self.source = source
         self.class_augmentations = expand_class_augmentations(_of_meta_split(class_augmentations, meta_split))

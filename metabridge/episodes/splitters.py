@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self, TypeVar, overload
+from typing import Any, ClassVar, Protocol, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,15 @@ __all__ = ["ClassSplitter", "Divisible", "Splitter", "WeightedClassSplitter", "W
 Integers = npt.NDArray[np.int64]
 
 
-class Divisible(Protocol):
-    """A meta-dataset, as far as splitters know it: its tasks can be divided."""
-
-    def attach(self, splitter: "Splitter") -> Self:
-        """Divide every task by `splitter`; returns the same meta-dataset."""
+D = TypeVar("D")
+D_co = TypeVar("D_co", covariant=True)
 
 
-D = TypeVar("D", bound=Divisible)
+class Divisible(Protocol[D_co]):
+    """A meta-dataset or a task, as far as splitters know it: it can be divided."""
+
+    def attach(self, splitter: "Splitter") -> D_co:
+        """Divide every task, or this one, by `splitter`: the same meta-dataset, or split → task."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ class Splitter:
     def __len__(self) -> int:
         return len(self.splits)
 
-    def __call__(self, dataset: D) -> D:
-        """Attach this splitter to a meta-dataset and return the same meta-dataset."""
-        return dataset.attach(self)
+    def __call__(self, task: Divisible[D]) -> D:
+        """Attach this splitter to a meta-dataset and return the same meta-dataset, or divide one task: split → task."""
+        return task.attach(self)
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,7 @@ def ClassSplitter(
 ) -> Splitter: ...
 @overload
 def ClassSplitter(
-    task: D,
+    task: Divisible[D],
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,
     num_train_per_class: int | None = None,
@@ -168,7 +169,7 @@ def ClassSplitter(
     random_state_seed: int = 0,
 ) -> D: ...
 def ClassSplitter(  # noqa: N802
-    task: Divisible | None = None,
+    task: Divisible[D] | None = None,
     shuffle: bool = True,
     num_samples_per_class: Mapping[str, int] | None = None,
     num_train_per_class: int | None = None,
@@ -176,7 +177,7 @@ def ClassSplitter(  # noqa: N802
     num_support_per_class: int | None = None,
     num_query_per_class: int | None = None,
     random_state_seed: int = 0,
-) -> Splitter | Divisible:
+) -> Splitter | D:
     """The same number of examples of every class in each split, as Torchmeta's function of this name.
 
     `num_samples_per_class` wins over the other counts; `num_train_per_class` and `num_support_per_class` both
@@ -187,7 +188,7 @@ def ClassSplitter(  # noqa: N802
     (('train', 1), ('test', 15))
 
     Args:
-        task: a meta-dataset to attach the splitter to, or `None` for the splitter alone
+        task: a meta-dataset to attach the splitter to, a task to divide, or `None` for the splitter alone
             (to be passed as `dataset_transform`).
         shuffle: draw the examples at random from the episode's stream.
         num_samples_per_class: split name → examples per class.
@@ -198,7 +199,7 @@ def ClassSplitter(  # noqa: N802
         random_state_seed: another value makes other episodes for the same seed and index.
 
     Returns:
-        The splitter, or the given meta-dataset with the splitter attached.
+        The splitter, the given meta-dataset with the splitter attached, or split → task of the given task.
 
     Raises:
         ValueError: without any count, for a count below 1, for the same set named twice, or when a class of
@@ -219,7 +220,7 @@ def ClassSplitter(  # noqa: N802
 
 
 def WeightedClassSplitter(  # noqa: N802
-    task: Divisible | None = None,
+    task: Divisible[Any] | None = None,
     shuffle: bool = True,
     min_num_samples: int | Mapping[str, int] = 1,
     max_num_samples: int | Mapping[str, int] | None = None,
@@ -247,7 +248,7 @@ def WeightedClassSplitter(  # noqa: N802
     [[[4, 10], [20, 30]]]
 
     Args:
-        task: a meta-dataset to attach the splitter to, or `None` for the splitter alone
+        task: a meta-dataset to attach the splitter to, a task to divide, or `None` for the splitter alone
             (to be passed as `dataset_transform`).
         shuffle: draw the examples at random from the episode's stream.
         min_num_samples: smallest number per class, at least 1; one for all splits, or split → number (1 where it
@@ -262,7 +263,7 @@ def WeightedClassSplitter(  # noqa: N802
         random_state_seed: another value makes other episodes for the same seed and index.
 
     Returns:
-        The splitter, or the given meta-dataset with the splitter attached.
+        The splitter, the given meta-dataset with the splitter attached, or split → task of the given task.
 
     Raises:
         ValueError: without any weight, if weights are not positive or sum to more than 1, for limits that

@@ -2,6 +2,7 @@
 
 from metabridge.sources.array import ArraySource
 from metabridge.sources.base import ClassSource
+from metabridge.sources.classwise import ClassDatasetSource
 from metabridge.sources.copies import in_memory, save_source
 from metabridge.sources.folder import ImageFolderSource
 from metabridge.sources.hdf5 import HDF5Source, write_store
@@ -11,6 +12,7 @@ from metabridge.sources.views import filter_classes, rename_classes, union
 
 __all__ = [
     "ArraySource",
+    "ClassDatasetSource",
     "ClassSource",
     "HDF5Source",
     "ImageFolderSource",

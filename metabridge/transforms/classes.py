@@ -45,9 +45,11 @@ class Rotation:
             raise ValueError("`angle` must hold at least one angle, got none; write for example Rotation([90, 180]).")
         for value in angles:
             if value % 90 or not value % 360:
+                others = [each for each in angles if not each % 90 and each % 360]
+                advice = f"write Rotation({others})" if others and not value % 360 else "use 90, 180 or 270"
                 raise ValueError(
                     f"`angle` must be a multiple of 90 degrees and not of 360, got {value}; "
-                    "use 90, 180 or 270 (the identity is the class itself)."
+                    f"{advice} (the class itself, unturned, is always there)."
                 )
         self.angles = tuple(int(value % 360) for value in angles)
 

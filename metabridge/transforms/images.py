@@ -25,7 +25,9 @@ __all__ = [
     "Parameters",
     "Shown",
     "Words",
+    "advice_on_preparation",
     "expand_transforms",
+    "prepares",
     "transform_images",
     "transform_masks",
 ]
@@ -106,7 +108,8 @@ def expand_transforms(transform: ImageTransform | Sequence[ImageTransform] | Non
     """The image transforms of a list, in order; one alone is a list of one.
 
     Raises:
-        TypeError: for anything without `num_words`, `draw` and `apply`, such as a torchvision transform.
+        TypeError: for anything without `num_words`, `draw` and `apply`, such as a torchvision transform; the message
+            says what to write instead.
     """
     if transform is None:
         return ()
@@ -114,8 +117,8 @@ def expand_transforms(transform: ImageTransform | Sequence[ImageTransform] | Non
     for each in several:
         if isinstance(each, type) or not isinstance(each, ImageTransform):
             raise TypeError(
-                f"`transform` must be made of image transforms of metabridge.transforms, got {each!r}; a transform of "
-                "torchvision is an argument of the torch loader: BatchMetaDataLoader(dataset, transform=…)."
+                f"`transform` must be made of image transforms of metabridge.transforms, got {each!r}; "
+                f"{advice_on_preparation(each)}"
             )
         if type(each).__repr__ is object.__repr__:
             raise TypeError(
@@ -123,6 +126,28 @@ def expand_transforms(transform: ImageTransform | Sequence[ImageTransform] | Non
                 "it is part of the episodes' fingerprint."
             )
     return several
+
+
+_PREPARING = ("Resize", "ToTensor", "PILToTensor", "ToImage", "ToDtype", "ConvertImageDtype", "Grayscale")
+
+
+def prepares(transform: object) -> bool:
+    """Whether a transform of torchvision makes a float tensor of an image file, which a stored image is already."""
+    steps = getattr(transform, "transforms", None) or [transform]
+    return any(type(step).__name__ in ("ToTensor", "PILToTensor", "ToImage") for step in steps)
+
+
+def advice_on_preparation(transform: object) -> str:
+    """What to write in the place of a transform of torchvision, for a message."""
+    steps = [type(step).__name__ for step in getattr(transform, "transforms", None) or [transform]]
+    others = [name for name in steps if name not in _PREPARING]
+    if others != steps:
+        names = ", ".join(name for name in steps if name in _PREPARING)
+        line = "leave `transform` out"
+        if others:
+            line = f"write transform=[{', '.join(f'{name}(…)' for name in others)}] with those of metabridge.transforms"
+        return f"images are resized when they are stored and arrive as floats in [0, 1], so without {names} {line}."
+    return "a transform of torchvision is an argument of the torch loader: BatchMetaDataLoader(dataset, transform=…)."
 
 
 def transform_images(transforms: Sequence[ImageTransform], images: Images, words: Sequence[Words]) -> Images:

@@ -100,14 +100,14 @@ def test_image_axes_are_moved_and_not_reshaped(backend):
     assert_identical(np.asarray(moved), np.ascontiguousarray(expected))
 
 
-def test_without_a_splitter_a_batch_is_one_pair(backend):
+def test_without_a_splitter_a_batch_is_one_list(backend):
     whole = CombinationMetaDataset(vectors(), 3)
     for dataset, targets_shape in ((whole, (2, 24)), (Sinusoid(6), (2, 6, 1))):
         loader = backend.data.BatchMetaDataLoader(dataset, batch_size=2, num_batches=2, seed=1)
         for pair, batch in zip(loader, EpisodeLoader(dataset, 2, 2, seed=1), strict=True):
-            assert type(pair) is tuple
+            assert type(pair) is list
             assert tuple(pair[1].shape) == targets_shape
-            assert arrays_digest(backend.data.to_numpy({"all": pair})) == batch.digest()
+            assert arrays_digest(backend.data.to_numpy({"all": tuple(pair)})) == batch.digest()
 
 
 # Image transforms
@@ -253,10 +253,28 @@ def test_the_union_of_all_shards_is_the_single_stream(backend, world):
     assert_identical(union, dataset.episodes(range(5, 17), seed=0)["train"][0])
 
 
+@pytest.mark.parametrize(("num_tasks", "batch_size", "world"), [(35, 5, 1), (36, 5, 1), (35, 5, 2), (3, 5, 1)])
+def test_an_epoch_has_as_many_episodes_as_there_are_tasks(backend, num_tasks, batch_size, world):
+    loader = backend.data.BatchMetaDataLoader(Sinusoid(5, num_tasks=num_tasks), batch_size, shard=(0, world))
+    expected = math.ceil(num_tasks / (batch_size * world))
+    assert len(loader) == len(list(loader)) == expected
+    assert loader.batch_size == batch_size
+    assert len(EpisodeLoader(loader.episodes.dataset, batch_size, shard=(0, world))) == expected
+
+
+def test_a_length_beyond_integers_is_an_error_and_a_loop(backend):
+    loader = backend.data.BatchMetaDataLoader(Sinusoid(5, num_tasks=2**63 - 1), 1)
+    assert len(list(itertools.islice(loader, 3))) == 3
+    assert len(loader) == 2**63 - 1
+    loader.episodes.num_batches += 1
+    with pytest.raises(OverflowError, match="`len` cannot hold the number of batches"):
+        len(loader)
+
+
 def test_length_is_what_the_user_sets(backend):
     make = backend.data.BatchMetaDataLoader
     assert len(make(DATASETS["vectors"](), num_batches=11)) == 11
-    endless = make(DATASETS["vectors"](), batch_size=2)
+    endless = make(DATASETS["vectors"](), batch_size=2, num_batches=math.inf)
     with pytest.raises(TypeError, match="this loader is endless; give `num_batches`"):
         len(endless)
     assert len(list(itertools.islice(endless, 150))) == 150
@@ -336,10 +354,19 @@ def test_a_seed_must_be_an_integer(backend):
         backend.data.BatchMetaDataLoader(DATASETS["vectors"]()).seek(-3)
 
 
-@pytest.mark.parametrize("name", ["sampler", "batch_sampler", "collate_fn", "drop_last", "generator"])
+CHOOSERS = {"sampler": None, "batch_sampler": None, "collate_fn": None, "drop_last": False, "generator": None}
+
+
+@pytest.mark.parametrize("name", CHOOSERS)
 def test_torch_arguments_that_would_choose_episodes_are_refused(torch_kit, name):
     with pytest.raises(TypeError, match=f"`{name}` is not an argument here: `seed`, `start` and `shard` choose"):
-        torch_kit.data.BatchMetaDataLoader(DATASETS["vectors"](), **{name: None})
+        torch_kit.data.BatchMetaDataLoader(DATASETS["vectors"](), **{name: True})
+
+
+def test_torch_arguments_spelled_out_choose_nothing(torch_kit):
+    dataset = DATASETS["vectors"]()
+    loader = torch_kit.data.BatchMetaDataLoader(dataset, 4, num_batches=5, seed=3, shuffle=True, **CHOOSERS)
+    assert digests(torch_kit, loader) == expected_digests(dataset, seed=3)
 
 
 def test_torch_arguments_that_would_reorder_episodes_are_refused(torch_kit):
@@ -349,8 +376,38 @@ def test_torch_arguments_that_would_reorder_episodes_are_refused(torch_kit):
 
 
 def test_jax_has_no_arguments_of_a_torch_loader(jax_kit):
-    with pytest.raises(TypeError, match="num_workers"):
-        jax_kit.data.BatchMetaDataLoader(DATASETS["vectors"](), num_workers=2)
+    with pytest.raises(TypeError, match="pin_memory"):
+        jax_kit.data.BatchMetaDataLoader(DATASETS["vectors"](), pin_memory=True)
+
+
+@pytest.mark.parametrize("options", [{"num_workers": 1}, {"num_workers": 3, "prefetch_factor": 1}], ids=str)
+def test_jax_threads_change_nothing_but_the_time(jax_kit, options):
+    dataset = DATASETS["images"]()
+    loader = jax_kit.data.BatchMetaDataLoader(dataset, 4, num_batches=5, seed=3, **options)
+    assert digests(jax_kit, itertools.islice(loader, 2)) == expected_digests(dataset, num_batches=2, seed=3)
+    assert loader.position == 8, "prefetched batches must not count"
+    assert digests(jax_kit, loader) == expected_digests(dataset, num_batches=3, seed=3, start=8)
+    with jax_kit.float64():
+        assert next(iter(loader))["train"][1].dtype == np.int64, "modes belong to the thread that asks"
+
+
+def test_jax_threads_gather_ahead_and_no_further(jax_kit):
+    dataset = DATASETS["vectors"]()
+    gathered = []
+    whole = type(dataset).gather
+    loader = jax_kit.data.BatchMetaDataLoader(dataset, 4, num_batches=9, seed=3, num_workers=2, prefetch_factor=2)
+    loader.episodes.dataset.gather = lambda plan: gathered.append(plan) or whole(dataset, plan)
+    batches = iter(loader)
+    next(batches)
+    batches.close()  # waits for the threads
+    assert len(gathered) == 5
+
+
+def test_a_failure_in_a_jax_thread_reaches_the_loop(jax_kit):
+    loader = jax_kit.data.BatchMetaDataLoader(DATASETS["vectors"](), 4, num_batches=5, num_workers=2)
+    loader.episodes.dataset.gather = lambda plan: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        next(iter(loader))
 
 
 # PyTorch's own loader

@@ -482,10 +482,17 @@ RATES = {
         "`learning_rate` holds 'a.bais', which is no parameter of the adapted part; did you mean 'a.bias'",
     ),
     "shape": (
-        {"a.bias": np.ones(3), "b.weight": np.ones(2)},
-        r"`learning_rate\['b.weight'\]` must be a scalar or have its parameter's shape \(3, 2\), got shape \(2,\)",
+        {"a.bias": np.ones(3), "b.weight": np.ones(3)},
+        r"`learning_rate\['b.weight'\]` must be a scalar or broadcast to its parameter's shape \(3, 2\), got",
     ),
-    "no scalar": (np.ones(3), r"`learning_rate` must be a scalar, got shape \(3,\); for rates of single entries"),
+    "no scalar": (
+        np.ones(3),
+        r"`learning_rate` must be a scalar or broadcast to .*\(3, 2\), got shape \(3,\); for rates",
+    ),
+    "too many axes": (
+        np.ones((1, 1)),
+        r"`learning_rate` must be a scalar or broadcast to .* shape \(3,\), got shape \(1, 1\)",
+    ),
     "function": (lambda step: -0.1, r"`learning_rate` must be a finite number of at least 0, got -0\.1"),
 }
 

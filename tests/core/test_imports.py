@@ -34,6 +34,7 @@ BACKEND_ROOMS = [
     "data",
     "training",
     "backend",
+    "torchmeta",
 ]
 ROOMS = {
     "metabridge": [

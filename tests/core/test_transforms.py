@@ -79,11 +79,18 @@ def test_a_rotation_s_repr_builds_it():
         assert list(rotation) == [Rotation(angle) for angle in rotation.angles]
 
 
-@pytest.mark.parametrize("angle", [0, 360, -720, 45, 91, 22.5, [90, 0], [90, 100]])
+@pytest.mark.parametrize("angle", [0, 360, -720, 45, 91, 22.5, [90, 100]])
 def test_other_angles_are_refused(angle):
     value = angle[1] if isinstance(angle, list) else angle
     with pytest.raises(ValueError, match=f"multiple of 90 degrees and not of 360, got {value}; use 90, 180 or 270"):
         Rotation(angle)
+
+
+def test_a_refused_identity_shows_the_line_without_it():
+    with pytest.raises(
+        ValueError, match=r"got 0; write Rotation\(\[90, 270\]\) \(the class itself, unturned, is always there"
+    ):
+        Rotation([0, 90, 270])
 
 
 def test_several_angles_cannot_be_called():

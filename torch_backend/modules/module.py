@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from metabridge.adaptation.names import select_subdict
-from torch_backend.modules.placement import taking_params
+from torch_backend.modules.placement import meta_entries, taking_params
 
 __all__ = ["MetaLayer", "MetaModule"]
 
@@ -63,7 +63,8 @@ class MetaModule(nn.Module):
     def meta_named_parameters(self, prefix: str = "", recurse: bool = True) -> Iterator[tuple[str, nn.Parameter]]:
         """Names and parameters owned by this MetaModule and the MetaModules below it, each tensor once.
 
-        The parameters of an ordinary module inside are not among them: they are not adapted.
+        The parameters of an ordinary module inside are not among them: they are not adapted. `params` may name them,
+        as `OrderedDict(model.named_parameters())` does, where it holds the stored parameters themselves.
         """
         return _meta_named_parameters(self, prefix, recurse)
 
@@ -102,7 +103,7 @@ class MetaModule(nn.Module):
         whole = any(isinstance(each, MetaModule) and each._owns_all for each in above)
         inside = _meta_named_parameters(child, whole=whole)
         wanted = {name: names[parameter] for name, parameter in inside}
-        return select_subdict(params, wanted, names.values(), type(self).__name__)
+        return select_subdict(meta_entries(self, params), wanted, names.values(), type(self).__name__)
 
 
 class MetaLayer(MetaModule):

@@ -11,11 +11,11 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from metabridge.adaptation.names import check_entries
+from metabridge.adaptation.names import check_entries, without_ordinary
 from metabridge.networks.calls import CALLS, Call, ParamsArgument
 from torch_backend.modules.exact import ExactDerivatives
 
-__all__ = ["placed", "taking_params"]
+__all__ = ["meta_entries", "placed", "taking_params"]
 
 
 OLD_NORMALISATIONS = (WeightNorm, SpectralNorm)
@@ -102,7 +102,7 @@ def placed(
     """
     replaced: dict[int, Tensor] = {}
     if params is not None:
-        _check_parameters(module, params)
+        params = _checked(module, params)
         replaced |= _distinct({id(own): params[name] for name, own in module.meta_named_parameters()})
     around = CALLS.around(module)
     if buffers is not None:
@@ -128,12 +128,27 @@ def placed(
             CALLS.stack.pop()
 
 
-def _check_parameters(module: Any, params: Mapping[str, Tensor]) -> None:
+def meta_entries(module: Any, params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """`params` without the parameters of ordinary modules in a MetaModule, see `without_ordinary`."""
+    own = dict(module.meta_named_parameters())
+
+    def ordinary() -> dict[str, Tensor]:
+        meta = {id(each) for each in own.values()}
+        found = module.named_parameters(remove_duplicate=False)
+        return {name: value for name, value in found if id(value) not in meta}
+
+    return without_ordinary(params, own, ordinary, type(module).__name__)
+
+
+def _checked(module: Any, params: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The entries of `params` that replace parameters, if they fit."""
     owner = type(module).__name__
+    params = meta_entries(module, params)
     for name, value in params.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"`params[{name!r}]` of {owner} must be a tensor, got {type(value).__name__}.")
     check_entries(params, {name: own.shape for name, own in module.meta_named_parameters()}, owner)
+    return params
 
 
 def _distinct(tensors: Mapping[int, Tensor]) -> dict[int, Tensor]:

@@ -15,7 +15,7 @@ from torch_backend.modules.placement import OLD_NORMALISATIONS
 __all__ = ["as_meta_module"]
 
 
-def as_meta_module(module: nn.Module, batch_norm: BatchNormPolicy = "batch") -> Any:
+def as_meta_module(module: nn.Module, batch_norm: BatchNormPolicy = "batch") -> MetaModule:
     """A MetaModule that computes what `module` computes, and takes `params`.
 
     Any module will do: torchvision's networks, your own classes, modules that share layers or tie parameters.
