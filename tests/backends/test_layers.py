@@ -65,6 +65,13 @@ def test_wrong_params_are_errors_that_help(backend64, case):
 
 
 @EVERY_KIND
+def test_every_jax_layer_takes_rngs_by_name_and_shows_how(jax_kit, case):
+    kind = getattr(jax_kit.modules, f"Meta{case.kind}")
+    assert inspect.signature(kind.__init__).parameters["rngs"].kind is inspect.Parameter.KEYWORD_ONLY
+    assert re.search(rf">>> Meta{case.kind}\(.*rngs=nnx\.Rngs\(0\)\)", kind.__doc__)
+
+
+@EVERY_KIND
 def test_an_error_inside_the_call_leaves_the_layer_as_it_was(torch_kit, case):
     """It holds other tensors for the time of the call."""
     layer = case.build(torch_kit)
