@@ -234,7 +234,8 @@ def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
             leaves = flatten(gradients)
             rates = rates_by_name(rate, {name: tuple(leaf.shape) for name, leaf in leaves.items()}, "learning_rate")
             return unflatten(gradients, {name: -rates[name] * leaf for name, leaf in leaves.items()}), state + 1
-        check_rate(rate)
+        for leaf in flatten(gradients).values():
+            check_rate(rate, shape=tuple(leaf.shape))
         return map_leaves(lambda leaf: -rate * leaf, gradients), state + 1
 
     return Optimiser(init, update)

@@ -196,4 +196,4 @@ def test_a_meta_dataset_without_its_methods_is_an_error_that_shows_the_ways_out(
 def test_a_batch_of_support_and_query_is_an_error_that_shows_the_names():
     batch = Sinusoid(5, dataset_transform=ClassSplitter(num_support_per_class=2, num_query_per_class=3)).episodes([0])
     with pytest.raises(ValueError, match=r"'train' and 'test', got 'support' and 'query'; .*`num_train_per_class`"):
-        check_batch(batch)
+        check_batch(batch, (np.ndarray,), "metabridge")
