@@ -55,8 +55,8 @@ def gradient_update_parameters(
             adapts.
         first_order: leave the second derivatives out: the gradient counts as a constant.
         names: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
-            1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all. The
-            others are not differentiated.
+            1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all that
+            are real or complex. The others are not differentiated.
 
     Returns:
         Name → updated array, in the order of `params`; those that do not adapt are the very arrays given.
@@ -92,7 +92,8 @@ def _select(
     owner = type(model).__name__
     before = dict(model.meta_named_parameters()) if params is None else dict(params)
     given_names(model, before)
-    return before, {name: before[name] for name in select_names(before, names, owner)}
+    known = before if names is not None else [name for name, value in before.items() if is_differentiable(value)]
+    return before, {name: before[name] for name in select_names(known, names, owner)}
 
 
 def complete_parameters(model: MetaModule, params: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -17,8 +17,8 @@ def bilinear(mode: Context, input1: Tensor, input2: Tensor, weight: Tensor, bias
     if torch.is_autocast_enabled(kind):  # it leaves `F.bilinear` in the widest dtype, but would narrow a contraction
         dtype = functools.reduce(torch.promote_types, (input1.dtype, input2.dtype, weight.dtype))
         with torch.autocast(kind, enabled=False):
-            wide = (each.to(dtype) for each in (input1, input2, weight))
-            return bilinear(mode, *wide, None if bias is None else bias.to(dtype))
+            wide = None if bias is None else bias.to(dtype)
+            return bilinear(mode, input1.to(dtype), input2.to(dtype), weight.to(dtype), wide)
     outputs = torch.einsum("...i,oij,...j->...o", input1, weight, input2)
     return outputs if bias is None else outputs + bias
 
