@@ -14,7 +14,7 @@ __all__ = ["bilinear", "hardsigmoid", "prelu", "weight_norm"]
 def bilinear(mode: Context, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.bilinear` as one contraction, which `vmap` can batch."""
     kind = input1.device.type
-    if torch.is_autocast_enabled(kind):  # it leaves `F.bilinear` in the widest dtype, but would narrow a contraction
+    if _casts(kind):  # autocast leaves `F.bilinear` in the widest dtype, but would narrow a contraction
         dtype = functools.reduce(torch.promote_types, (input1.dtype, input2.dtype, weight.dtype))
         with torch.autocast(kind, enabled=False):
             wide = None if bias is None else bias.to(dtype)
@@ -27,7 +27,7 @@ def prelu(mode: Context, input: Tensor, weight: Tensor) -> Tensor:
     """`F.prelu` with the right derivative at 0."""
     del mode
     kind = input.device.type
-    if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
+    if _casts(kind) and input.dtype != torch.float64:
         input = input.to(torch.get_autocast_dtype(kind))
     weight = weight.to(input.dtype)
     slope = weight.view(-1, *[1] * (input.ndim - 2)) if input.ndim > 1 else weight
@@ -44,3 +44,8 @@ def hardsigmoid(mode: Context, input: Tensor, inplace: bool = False) -> Tensor:
     """`relu6(x + 3) / 6`, differentiable twice."""
     del mode, inplace
     return F.relu6(input + 3) / 6
+
+
+def _casts(kind: str) -> bool:
+    """Whether autocast is on for a kind of device."""
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
