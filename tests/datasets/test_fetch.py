@@ -593,7 +593,7 @@ def test_a_page_does_not_touch_what_was_downloaded_before(server, original, down
     cut(server, archive_of, original, downloads)
     for ranges in ("ignore", "honour"):
         url = server.serve("data.zip", QUOTA, ranges=ranges)
-        with pytest.raises((ValueError, ConnectionError), match="a web page arrived"):
+        with pytest.raises((ValueError, ConnectionError), match=r"a web page arrived|it announces 234 bytes"):
             fetch(archive_of(original, [url]), downloads, progress=False)
         assert (downloads / PART).read_bytes() == CONTENT[:HALF]
 
