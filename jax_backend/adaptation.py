@@ -55,8 +55,8 @@ def gradient_update_parameters(
             adapts. An array broadcasts to its parameter's shape.
         first_order: leave the second derivatives out: the gradient counts as a constant.
         names: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
-            1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all. The
-            others are not differentiated.
+            1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all that
+            are real or complex. The others are not differentiated.
 
     Returns:
         Name → updated array, in the order of `params`; those that do not adapt are the very arrays given.
@@ -93,7 +93,8 @@ def _select(
     before = dict(model.meta_named_parameters()) if params is None else dict(params)
     given_names(model, before)
     own = meta_entries(model, before)
-    return before, {name: own[name] for name in select_names(own, names, owner)}
+    known = own if names is not None else [name for name, value in own.items() if is_differentiable(value)]
+    return before, {name: own[name] for name in select_names(known, names, owner)}
 
 
 def _scalar(loss: Any) -> Any:

@@ -9,9 +9,9 @@ import optax
 
 from jax_backend.adjoints import Adjoint, Unrolled
 from jax_backend.optimisers import FOREIGN, Optimiser
-from jax_backend.trees import is_array
+from jax_backend.trees import is_array, is_differentiable, named_leaves, uphill
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import check_adjoint, check_scalar, count_steps
+from metabridge.adaptation.steps import check_adjoint, check_descending, check_scalar, count_steps
 from metabridge.checks import require
 
 __all__ = ["Descent", "descend"]
@@ -82,6 +82,7 @@ def descend(
     count = count_steps(steps, per_step)
     if count and per_step is not None:
         _check_alike(per_step)
+    check_descending({name: value for name, value in named_leaves(params).items() if not is_differentiable(value)})
     inputs: list[tuple[Any, ...]] = [()] * count if per_step is None else [(values,) for values in per_step]
     if state is None:
         state = optimiser.init(params)
@@ -96,7 +97,7 @@ def descend(
             return value, aux
 
         gradients, aux = adjoint.gradient(scalar, params)
-        updates, state = optimiser.update(gradients, state, params)
+        updates, state = optimiser.update(uphill(gradients), state, params)
         return (optax.apply_updates(params, updates), state), aux
 
     (params, state), aux = adjoint.loop(step, (params, state), inputs)

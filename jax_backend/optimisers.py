@@ -5,6 +5,10 @@ to the parameters. Any transformation of Optax is one, if it needs no more than 
 `torch_backend.optimisers`, with derivatives that are finite at zero gradients, where those of `optax.adam` and
 `optax.clip_by_global_norm` are NaN.
 
+An update has the dtype of its gradient, whatever the dtype of a learning rate, and a state keeps its dtypes. Inside,
+gradients of 16 bits are computed with in float32. The gradient of a complex parameter points uphill: it is the
+conjugate of that of `jax.grad`.
+
 >>> import jax.numpy as jnp
 >>> params = {"weight": jnp.array([1.0, -2.0])}
 >>> optimiser = chain(clip_by_global_norm(1.0), sgd(0.5))
@@ -13,12 +17,15 @@ to the parameters. Any transformation of Optax is one, if it needs no more than 
 [-0.3 -0.4]
 """
 
+import functools
 import math
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jax_backend.trees import named_leaves
@@ -72,13 +79,17 @@ def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = Fal
     """
     check_sgd(learning_rate, momentum, nesterov)
     down = _scale_by_learning_rate(learning_rate)
-    return optax.chain(_trace(momentum, nesterov), down) if momentum else down
+    return optax.chain(_trace(float(momentum), nesterov), down) if momentum else down
 
 
 def adam(
     learning_rate: LearningRate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-30
 ) -> Optimiser:
     """Adam (Kingma, Ba 2015, arXiv 1412.6980, algorithm 1): `optax.adam` and `torch.optim.Adam`.
+
+    Both moments are in float32 at least: the squares of small gradients, and `eps`, are zero in float16. The second
+    moment of a complex gradient is the mean of |g|², as in Optax; `torch.optim.Adam` takes real and imaginary parts as
+    two parameters.
 
     `eps_root` stands under the root, `m / (√(v + eps_root) + eps)`. Where a gradient has been exactly zero, as behind
     a dead ReLU, the root would have an infinite derivative and the meta-gradient would be NaN. The default is far
@@ -98,7 +109,8 @@ def adam(
             unknown one, or a rate has a wrong shape.
     """
     check_adam(learning_rate, b1, b2, eps, eps_root)
-    return optax.chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
+    numbers = (float(each) for each in (b1, b2, eps, eps_root))
+    return optax.chain(_scale_by_adam(*numbers), _scale_by_learning_rate(learning_rate))
 
 
 def from_config(config: OptimiserConfig) -> Optimiser:
@@ -113,27 +125,40 @@ def clip_by_global_norm(max_norm: float) -> Optimiser:
 
     Comes before the optimiser proper: `chain(clip_by_global_norm(1.0), sgd(0.1))`. It is differentiated as the
     function it is: where it shortens, the norm depends on the gradients too. At `max_norm` exactly it counts as the
-    identity, and at zero gradients its derivative is finite. NaN stays NaN.
+    identity, and at zero gradients its derivative is finite. An infinite gradient or NaN makes all of them NaN: they
+    have no direction.
 
     Raises:
         ValueError: if `max_norm` is not a positive finite number.
     """
     require(0 < max_norm < math.inf, "max_norm", "a positive finite number", max_norm)
+    longest = float(max_norm)
 
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()
 
     def update(gradients: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
-        leaves = jax.tree.leaves(gradients)
-        # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative.
-        largest = jnp.stack([jnp.abs(jax.lax.stop_gradient(leaf)).max() for leaf in leaves]).max()
-        unit = jnp.where(largest > 0, largest, 1.0)
-        square = jnp.stack([((leaf / unit) ** 2).sum() for leaf in leaves]).sum()
-        too_long = unit * jnp.sqrt(jax.lax.stop_gradient(square)) > max_norm
-        # The root of the branch that is not taken must have a finite derivative too, or 0 · ∞ = NaN.
-        norm = unit * jnp.sqrt(jnp.where(too_long, square, 1.0))
-        factor = jnp.where(too_long, max_norm / norm, 1.0)
-        return jax.tree.map(lambda leaf: leaf * factor, gradients), state
+        entries = [part for leaf in jax.tree.leaves(gradients) if jnp.size(leaf) for part in _real_parts(leaf)]
+        if not entries:
+            return gradients, state
+        wide = functools.reduce(np.promote_types, [each.dtype for each in entries])
+        entries = [each.astype(wide) for each in entries]
+        # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative. Its inverse,
+        # by which XLA multiplies, is a normal number too.
+        largest = jnp.stack([jnp.abs(jax.lax.stop_gradient(each)).max() for each in entries]).max()
+        least = float(jnp.finfo(wide).tiny)
+        unit = jnp.where(jnp.isfinite(largest), jnp.clip(largest, least, 1 / least), math.nan)
+        square = jnp.stack([((each / unit) ** 2).sum() for each in entries]).sum()
+        too_long = ~(unit * jnp.sqrt(jax.lax.stop_gradient(square)) <= longest)  # what is not finite is too long
+        # The branch that is not taken must have a finite derivative too, or 0 · ∞ = NaN.
+        factor = jnp.where(too_long, longest, 1.0) / jnp.sqrt(jnp.where(too_long, square, 1.0))
+
+        def shortened(leaf: jax.Array) -> jax.Array:
+            scaled = [each.astype(wide) / unit * factor for each in _real_parts(leaf)]
+            short = jax.lax.complex(*scaled) if len(scaled) == 2 else scaled[0]
+            return jnp.where(too_long, short.astype(leaf.dtype), leaf)
+
+        return jax.tree.map(shortened, gradients), state
 
     return Optimiser(init, update)
 
@@ -149,6 +174,29 @@ def chain(*optimisers: Optimiser) -> Optimiser:
     for each in optimisers:
         check_optimiser(each, "optimisers", FOREIGN)
     return optax.chain(*optimisers)
+
+
+def _widened(gradient: jax.Array) -> jax.Array:
+    """In float32, or the dtype it has if that is wider."""
+    return gradient.astype(jnp.float32) if gradient.dtype.itemsize < 4 else gradient
+
+
+def _real_parts(gradient: jax.Array) -> list[jax.Array]:
+    """Real numbers of float32 at least; of a complex gradient its real and its imaginary parts."""
+    wide = _widened(gradient)
+    return [wide.real, wide.imag] if jnp.iscomplexobj(wide) else [wide]
+
+
+def _square(gradient: jax.Array) -> jax.Array:
+    """|g|², real also for a complex gradient."""
+    return gradient.real**2 + gradient.imag**2 if jnp.iscomplexobj(gradient) else gradient * gradient
+
+
+def _times(factor: Any, gradient: jax.Array) -> jax.Array:
+    """`factor · gradient` in the dtype of the gradient, computed in the wider of both."""
+    wide = _widened(gradient)
+    dtype = wide.dtype if isinstance(factor, Real) else np.promote_types(wide.dtype, _widened(factor).dtype)
+    return (jnp.asarray(factor, dtype) * wide.astype(dtype)).astype(gradient.dtype)
 
 
 def _trace(momentum: float, nesterov: bool) -> Optimiser:
@@ -182,19 +230,20 @@ def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimis
     """
 
     def init(params: Any) -> AdamState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return AdamState(0, zeros, zeros)
+        zeros = jax.tree.map(lambda value: jnp.zeros_like(_widened(value)), params)
+        return AdamState(0, zeros, jax.tree.map(lambda each: jnp.zeros_like(each.real), zeros))
 
     def update(gradients: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
         count = state.steps + 1
-        mu = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, gradients, state.mu)
-        nu = jax.tree.map(lambda g, v: (1 - b2) * g * g + b2 * v, gradients, state.nu)
+        wide = jax.tree.map(_widened, gradients)
+        mu = jax.tree.map(lambda g, m: (1 - b1) * g + b1 * m, wide, state.mu)
+        nu = jax.tree.map(lambda g, v: (1 - b2) * _square(g) + b2 * v, wide, state.nu)
 
-        def scaled(m: jax.Array, v: jax.Array) -> jax.Array:
-            first, second = m / _one_minus_power(b1, count, m.dtype), v / _one_minus_power(b2, count, v.dtype)
-            return first / (jnp.sqrt(second + eps_root) + eps)
+        def scaled(gradient: jax.Array, m: jax.Array, v: jax.Array) -> jax.Array:
+            root = jnp.sqrt(v / _one_minus_power(b2, count, v.dtype) + eps_root)
+            return _times(1 / (_one_minus_power(b1, count, v.dtype) * (root + eps)), m).astype(gradient.dtype)
 
-        return jax.tree.map(scaled, mu, nu), AdamState(count, mu, nu)
+        return jax.tree.map(scaled, gradients, mu, nu), AdamState(count, mu, nu)
 
     return Optimiser(init, update)
 
@@ -220,10 +269,10 @@ def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
         if isinstance(rate, Mapping):
             leaves = named_leaves(gradients)
             rates = rates_by_name(rate, {name: leaf.shape for name, leaf in leaves.items()}, "learning_rate")
-            updates = [-rates[name] * leaf for name, leaf in leaves.items()]
+            updates = [_times(-rates[name], leaf) for name, leaf in leaves.items()]
             return jax.tree.unflatten(jax.tree.structure(gradients), updates), state + 1
         for leaf in jax.tree.leaves(gradients):
             check_rate(rate, shape=jnp.shape(leaf))
-        return jax.tree.map(lambda each: -rate * each, gradients), state + 1
+        return jax.tree.map(lambda leaf: _times(-rate, leaf), gradients), state + 1
 
     return Optimiser(init, update)

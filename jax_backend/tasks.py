@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_backend.trees import is_differentiable, split
+from jax_backend.trees import is_differentiable, split, uphill
 from metabridge.adaptation.task_maps import Chunked, ResolvedTaskMap
 
 __all__ = ["Batch", "map_tasks", "mean_gradient"]
@@ -49,7 +49,8 @@ def mean_gradient(
         task_map: as in `map_tasks`.
 
     Returns:
-        The mean, a scalar, and a pytree like `params`, with `None` in the place of leaves that go along.
+        The mean, a scalar, and a pytree like `params`, with `None` in the place of leaves that go along. It points
+        uphill: the gradient of a complex leaf is PyTorch's, the conjugate of that of `jax.grad`.
     """
     parts = split(params, is_differentiable)
 
@@ -57,7 +58,7 @@ def mean_gradient(
         return loss(parts.merge(chosen), task)
 
     value, gradients = _mean_gradient(chosen_loss, parts.chosen, batch, task_map)
-    return value, parts.alone(gradients)
+    return value, parts.alone(uphill(gradients))
 
 
 def _mean_gradient(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Split", "is_array", "is_differentiable", "named_leaves", "split"]
+__all__ = ["Split", "is_array", "is_differentiable", "named_leaves", "split", "uphill"]
 
 
 class Split(NamedTuple):
@@ -54,3 +54,12 @@ def named_leaves(tree: Any) -> dict[str, Any]:
     """Name → leaf; the names on the way to a leaf are joined by dots. A flat mapping keeps its names."""
     paths, _ = jax.tree_util.tree_flatten_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}
+
+
+def uphill(gradients: Any) -> Any:
+    """Gradients of `jax.grad` as directions of steepest ascent: the conjugates of complex ones.
+
+    For a real f of w = x + iy, `jax.grad` returns ∂f/∂x − i ∂f/∂y; f grows fastest along ∂f/∂x + i ∂f/∂y, which is
+    PyTorch's gradient.
+    """
+    return jax.tree.map(lambda each: jnp.conj(each) if jnp.iscomplexobj(each) else each, gradients)

@@ -5,12 +5,14 @@
 | linear `weight` | `(out, in)` | `(in, out)` |
 | convolution `weight` | `(out, in / groups, kernel…)` | `(kernel…, in / groups, out)` |
 | transposed convolution `weight` | `(in, out / groups, kernel…)` | `(kernel…, in, out / groups)` |
+| layer and root-mean-square normalisation over images | `(channels, height, width)` | `(height, width, channels)` |
 | everything else | | the same |
 
 Every layer class holds its part of the table: `neutral_axes` maps the names of parameters with other axes to the `p` of
 `neutral = array.transpose(p)`. A module of your own with parameters besides its children's needs `neutral_axes` too,
-`{}` if their axes are PyTorch's. Flax's own layers have none, and so no neutral form. Flattened images are in PyTorch's
-order (`jax_backend.modules.Flatten`), so a linear layer after them needs no rule.
+`{}` if their axes are PyTorch's. Flax's own layers have none, and so no neutral form. Normalisation over several axes
+has one if `channels_last` says whether they are those of an image. Flattened images are in PyTorch's order
+(`jax_backend.modules.Flatten`), so a linear layer after them needs no rule.
 
 Two kinds of mappings are neutral: the *parameters* that are passed as `params` (`from_neutral`, `to_neutral`), and
 the *state* of a network, which is its parameters and its running statistics under the names of PyTorch's state
@@ -205,7 +207,8 @@ def _known(place: _Place | None, name: str, model: nnx.Module) -> _Place:
     if place is None:
         raise ValueError(
             f"{type(model).__name__} has no neutral form: the owner of {name!r} does not say what its axes are in "
-            "PyTorch; use the layers of jax_backend.modules, or give the owner's class `neutral_axes`."
+            "PyTorch; use the layers of jax_backend.modules, give normalisation over several axes `channels_last`, or "
+            "give the owner's class `neutral_axes`."
         )
     return place
 

@@ -38,6 +38,13 @@ def decode(inputs):
     return pixels[..., 0, 0, 0], pixels[..., 0, 1, 0]
 
 
+def every(truths):
+    """Whether all hold, of at least one: a law over nothing says nothing."""
+    found = [bool(each) for each in truths]
+    assert found, "there is nothing to check"
+    return all(found)
+
+
 def run_python(program, *arguments, python=sys.executable, **environment):
     """Run a program text in a fresh interpreter that finds metabridge; returns the completed process."""
     return subprocess.run(

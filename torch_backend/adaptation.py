@@ -14,10 +14,11 @@ from metabridge.adaptation.trees import check_leaves, flatten, unflatten
 from metabridge.networks.calls import check_meta_module
 from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from torch_backend.apply import Apply, Model, as_model, buffers_of, run_model
-from torch_backend.descent import descend
+from torch_backend.descent import add_update, descend
 from torch_backend.modules import MetaModule
 from torch_backend.modules.placement import meta_entries
 from torch_backend.optimisers import FOREIGN, Optimiser, StepSize, sgd
+from torch_backend.trees import is_differentiable
 
 __all__ = [
     "Adapted",
@@ -56,8 +57,8 @@ def gradient_update_parameters(
             that adapts. A tensor broadcasts to its parameter's shape.
         first_order: leave the second derivatives out: the gradient counts as a constant.
         names: which parameters adapt: a pattern of names such as `"head.*"` (ANIL, Raghu et al. 2020, arXiv
-            1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all. The
-            others are not differentiated.
+            1909.09157, adapts the head alone), several patterns, a predicate of the name, or `None` for all that
+            are real or complex. The others are not differentiated.
 
     Returns:
         Name → updated tensor, in the order of `params`; those that do not adapt are the very tensors given.
@@ -78,7 +79,7 @@ def gradient_update_parameters(
     else:
         gradients = _gradients_of_value(loss, chosen, create_graph=not first_order)
         updates, _ = optimiser.update(gradients, optimiser.init(chosen), chosen)
-        after = {name: value + updates[name] for name, value in chosen.items()}
+        after = {name: add_update(value, updates[name]) for name, value in chosen.items()}
     return {**before, **after}
 
 
@@ -92,7 +93,13 @@ def _select(
     own = meta_entries(model, before)
     check_names(own, stored, owner)
     check_leaves(before, Tensor)
-    return before, {name: own[name] for name in select_names(own, names, owner)}
+    return before, _chosen(own, names, owner)
+
+
+def _chosen(own: Mapping[str, Tensor], names: Selection, owner: str) -> dict[str, Tensor]:
+    """The parameters that `names` selects; with `None` all that can be differentiated."""
+    known = own if names is not None else [name for name, value in own.items() if is_differentiable(value)]
+    return {name: own[name] for name in select_names(known, names, owner)}
 
 
 def _scalar(loss: Any) -> Any:
@@ -109,6 +116,8 @@ def _gradients_of_value(loss: Tensor, params: dict[str, Tensor], create_graph: b
             f"parameter {frozen[0]!r} does not require a gradient, so a loss that is a tensor cannot adapt it; call "
             "requires_grad_(), leave it out by `names`, or pass a function of the parameters as `loss`."
         )
+    if not params:
+        return {}
     gradients = torch.autograd.grad(loss, list(params.values()), create_graph=create_graph, allow_unused=True)
     for name, gradient in zip(params, gradients, strict=True):
         if gradient is None:
@@ -252,4 +261,4 @@ def _start(
     check_function(params, buffers, batch_norm)
     leaves = flatten(params)
     check_leaves(leaves, Tensor)
-    return leaves, {name: leaves[name] for name in select_names(leaves, names, "`params`")}
+    return leaves, _chosen(leaves, names, "`params`")

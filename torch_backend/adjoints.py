@@ -108,6 +108,8 @@ def _gradient(loss: ScalarWithAux, params: Any, create_graph: bool) -> tuple[Any
             for name, leaf in leaves.items()
         }
         value, aux = loss(unflatten(params, inputs))
+        if not inputs or not value.requires_grad:
+            return unflatten(params, {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}), aux
         create_graph = create_graph and _requires_others(value, inputs.values())
         found = torch.autograd.grad(value, list(inputs.values()), create_graph=create_graph, materialize_grads=True)
     return unflatten(params, dict(zip(inputs, found, strict=True))), aux

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from metabridge.adaptation.rates import check_optimiser
-from metabridge.adaptation.steps import check_adjoint, check_scalar, count_steps
+from metabridge.adaptation.steps import check_adjoint, check_descending, check_scalar, count_steps
 from metabridge.adaptation.trees import check_leaves, flatten, map_leaves
 from torch_backend.adjoints import Adjoint, Unrolled
 from torch_backend.optimisers import FOREIGN, Optimiser
+from torch_backend.trees import is_differentiable
 
 __all__ = ["Descent", "descend"]
 
@@ -76,7 +77,9 @@ def descend(
     """
     check_optimiser(optimiser, foreign=FOREIGN)
     check_adjoint(adjoint)
-    check_leaves(flatten(params), Tensor)
+    leaves = flatten(params)
+    check_leaves(leaves, Tensor)
+    check_descending({name: leaf for name, leaf in leaves.items() if not is_differentiable(leaf)})
     count = count_steps(steps, per_step)
     inputs = [args] * count if per_step is None else [(*args, values) for values in per_step]
     if state is None:

@@ -6,6 +6,9 @@ named tuples, often one flat mapping name → tensor. Both functions are differe
 nothing between calls, so they work with `torch.autograd` (`create_graph=True`) as well as under `torch.func.grad` and
 `torch.func.vmap`.
 
+An update has the dtype of its gradient, whatever the dtype of a learning rate, and a state keeps its dtypes. Inside,
+gradients of 16 bits are computed with in float32. The gradient of a complex parameter points uphill, as torch's does.
+
 >>> import torch
 >>> params = {"weight": torch.tensor([1.0, -2.0])}
 >>> optimiser = chain(clip_by_global_norm(1.0), sgd(0.5))
@@ -88,13 +91,17 @@ def sgd(learning_rate: LearningRate, momentum: float = 0.0, nesterov: bool = Fal
     """
     check_sgd(learning_rate, momentum, nesterov)
     down = _scale_by_learning_rate(learning_rate)
-    return chain(_trace(momentum, nesterov), down) if momentum else down
+    return chain(_trace(float(momentum), nesterov), down) if momentum else down
 
 
 def adam(
     learning_rate: LearningRate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, eps_root: float = 1e-30
 ) -> Optimiser:
     """Adam (Kingma, Ba 2015, arXiv 1412.6980, algorithm 1): `torch.optim.Adam` and `optax.adam`.
+
+    Both moments are in float32 at least: the squares of small gradients, and `eps`, are zero in float16. The second
+    moment of a complex gradient is the mean of |g|², as in Optax; `torch.optim.Adam` takes real and imaginary parts as
+    two parameters.
 
     `eps_root` stands under the root, `m / (√(v + eps_root) + eps)`. Where a gradient has been exactly zero, as behind
     a dead ReLU, the root would have an infinite derivative and the meta-gradient would be NaN. The default is far
@@ -114,7 +121,8 @@ def adam(
             unknown one, or a rate has a wrong shape.
     """
     check_adam(learning_rate, b1, b2, eps, eps_root)
-    return chain(_scale_by_adam(b1, b2, eps, eps_root), _scale_by_learning_rate(learning_rate))
+    numbers = (float(each) for each in (b1, b2, eps, eps_root))
+    return chain(_scale_by_adam(*numbers), _scale_by_learning_rate(learning_rate))
 
 
 def from_config(config: OptimiserConfig) -> Optimiser:
@@ -129,7 +137,8 @@ def clip_by_global_norm(max_norm: float) -> Optimiser:
 
     Comes before the optimiser proper: `chain(clip_by_global_norm(1.0), sgd(0.1))`. It is differentiated as the
     function it is: where it shortens, the norm depends on the gradients too. At `max_norm` exactly it counts as the
-    identity, and at zero gradients its derivative is finite. NaN stays NaN.
+    identity, and at zero gradients its derivative is finite. An infinite gradient or NaN makes all of them NaN: they
+    have no direction.
 
     Raises:
         ValueError: if `max_norm` is not a positive finite number.
@@ -141,15 +150,24 @@ def clip_by_global_norm(max_norm: float) -> Optimiser:
 
     def update(gradients: Any, state: tuple[()], params: Any = None) -> tuple[Any, tuple[()]]:
         leaves = flatten(gradients).values()
-        # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative.
-        largest = torch.stack([leaf.detach().abs().amax() for leaf in leaves if leaf.numel()]).amax()
-        unit = torch.where(largest > 0, largest, 1.0)
-        square = torch.stack([((leaf / unit) ** 2).sum() for leaf in leaves]).sum()
-        too_long = unit * square.detach().sqrt() > max_norm
-        # The root of the branch that is not taken must have a finite derivative too, or 0 · ∞ = NaN.
-        norm = unit * torch.where(too_long, square, 1.0).sqrt()
-        factor = torch.where(too_long, max_norm / norm, 1.0)
-        return map_leaves(lambda leaf: leaf * factor, gradients), state
+        entries = [part for leaf in leaves if leaf.numel() for part in _real_parts(leaf)]
+        if not entries:
+            return gradients, state
+        # Relative to the largest entry no square overflows. That unit cancels, so it needs no derivative. Its inverse
+        # is a normal number too, as in jax_backend, where XLA multiplies by it.
+        largest = torch.stack([each.detach().abs().amax() for each in entries]).amax()
+        least = torch.finfo(largest.dtype).tiny
+        unit = torch.where(torch.isfinite(largest), torch.clip(largest, least, 1 / least), math.nan)
+        square = torch.stack([((each / unit) ** 2).sum() for each in entries]).sum()
+        too_long = ~(unit * square.detach().sqrt() <= max_norm)  # what is not finite is too long
+        # The branch that is not taken must have a finite derivative too, or 0 · ∞ = NaN.
+        factor = torch.where(too_long, max_norm, torch.ones_like(square)) / torch.where(too_long, square, 1.0).sqrt()
+
+        def shortened(leaf: Tensor) -> Tensor:
+            short = _widened(leaf) / unit * factor
+            return torch.where(too_long, short.to(leaf.dtype), leaf)
+
+        return map_leaves(shortened, gradients), state
 
     return Optimiser(init, update)
 
@@ -169,6 +187,7 @@ def chain(*optimisers: Optimiser) -> Optimiser:
         return tuple(each.init(params) for each in optimisers)
 
     def update(gradients: Any, state: tuple[Any, ...], params: Any = None) -> tuple[Any, tuple[Any, ...]]:
+        require(len(state) == len(optimisers), "state", f"that of {len(optimisers)} optimisers", state)
         updates, states = gradients, []
         for each, before in zip(optimisers, state, strict=True):
             updates, after = each.update(updates, before, params)
@@ -176,6 +195,27 @@ def chain(*optimisers: Optimiser) -> Optimiser:
         return updates, tuple(states)
 
     return Optimiser(init, update)
+
+
+def _widened(gradient: Tensor) -> Tensor:
+    """In float32, or the dtype it has if that is wider."""
+    return gradient.to(torch.promote_types(gradient.dtype, torch.float32))
+
+
+def _real_parts(gradient: Tensor) -> list[Tensor]:
+    """Real numbers of float32 at least; of a complex gradient its real and its imaginary parts."""
+    wide = _widened(gradient)
+    return [wide.real, wide.imag] if wide.is_complex() else [wide]
+
+
+def _square(gradient: Tensor) -> Tensor:
+    """|g|², real also for a complex gradient."""
+    return gradient.real**2 + gradient.imag**2 if gradient.is_complex() else gradient * gradient
+
+
+def _times(factor: Tensor | float, gradient: Tensor) -> Tensor:
+    """`factor · gradient` in the dtype of the gradient, computed in the wider of both."""
+    return (factor * _widened(gradient)).to(gradient.dtype)
 
 
 def _trace(momentum: float, nesterov: bool) -> Optimiser:
@@ -203,15 +243,20 @@ class AdamState(NamedTuple):
 
 def _scale_by_adam(b1: float, b2: float, eps: float, eps_root: float) -> Optimiser:
     def init(params: Any) -> AdamState:
-        zeros = map_leaves(torch.zeros_like, params)
-        return AdamState(0, zeros, zeros)
+        zeros = map_leaves(lambda value: torch.zeros_like(_widened(value)), params)
+        return AdamState(0, zeros, map_leaves(lambda each: torch.zeros_like(each.real), zeros))
 
     def update(gradients: Any, state: AdamState, params: Any = None) -> tuple[Any, AdamState]:
         steps = state.steps + 1
-        mu = map_leaves(lambda g, m: (1 - b1) * g + b1 * m, gradients, state.mu)
-        nu = map_leaves(lambda g, v: (1 - b2) * g * g + b2 * v, gradients, state.nu)
+        wide = map_leaves(_widened, gradients)
+        mu = map_leaves(lambda g, m: (1 - b1) * g + b1 * m, wide, state.mu)
+        nu = map_leaves(lambda g, v: (1 - b2) * _square(g) + b2 * v, wide, state.nu)
         bias1, bias2 = _one_minus_power(b1, steps), _one_minus_power(b2, steps)
-        updates = map_leaves(lambda m, v: m / bias1 / ((v / bias2 + eps_root).sqrt() + eps), mu, nu)
+
+        def scaled(gradient: Tensor, m: Tensor, v: Tensor) -> Tensor:
+            return (m / bias1 / ((v / bias2 + eps_root).sqrt() + eps)).to(gradient.dtype)
+
+        updates = map_leaves(scaled, gradients, mu, nu)
         return updates, AdamState(steps, mu, nu)
 
     return Optimiser(init, update)
@@ -233,9 +278,9 @@ def _scale_by_learning_rate(learning_rate: LearningRate) -> Optimiser:
         if isinstance(rate, Mapping):
             leaves = flatten(gradients)
             rates = rates_by_name(rate, {name: tuple(leaf.shape) for name, leaf in leaves.items()}, "learning_rate")
-            return unflatten(gradients, {name: -rates[name] * leaf for name, leaf in leaves.items()}), state + 1
+            return unflatten(gradients, {name: _times(-rates[name], leaf) for name, leaf in leaves.items()}), state + 1
         for leaf in flatten(gradients).values():
             check_rate(rate, shape=tuple(leaf.shape))
-        return map_leaves(lambda leaf: -rate * leaf, gradients), state + 1
+        return map_leaves(lambda leaf: _times(-rate, leaf), gradients), state + 1
 
     return Optimiser(init, update)

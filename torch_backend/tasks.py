@@ -13,6 +13,7 @@ from metabridge.adaptation.task_maps import Chunked, ResolvedTaskMap
 from metabridge.adaptation.trees import flatten, unflatten
 from metabridge.checks import require
 from torch_backend.modules.exact import active_transforms
+from torch_backend.trees import is_differentiable
 
 __all__ = ["Batch", "Randomness", "map_tasks", "mean_gradient"]
 
@@ -65,54 +66,73 @@ def mean_gradient(
 
     Args:
         loss: `(params, task)` → scalar.
-        params: any tree of tensors.
+        params: any tree of tensors. Leaves that are no real or complex tensors go along.
         batch: B tasks.
         task_map: as in `map_tasks`.
         randomness: as in `map_tasks`.
 
     Returns:
-        The mean, a scalar without a graph, and a tree like `params`.
+        The mean, a scalar without a graph, and a tree like `params`, with `None` in the place of leaves that go along.
+        Inside of a `torch.func` transform both can be differentiated.
     """
+    leaves = flatten(params)
+    chosen = {name: value for name, value in leaves.items() if is_differentiable(value)}
+
+    def chosen_loss(chosen: Mapping[str, Tensor], task: Batch) -> Tensor:
+        return loss(unflatten(params, {**leaves, **chosen}), task)
+
+    value, gradients = _mean_gradient(chosen_loss, chosen, batch, task_map, randomness)
+    return value, unflatten(params, {name: gradients.get(name) for name in leaves})
+
+
+NamedLoss = Callable[[Mapping[str, Tensor], Batch], Tensor]
+
+
+def _mean_gradient(
+    loss: NamedLoss, params: dict[str, Tensor], batch: Batch, task_map: ResolvedTaskMap, randomness: Randomness
+) -> tuple[Tensor, dict[str, Tensor]]:
     if task_map == "vectorised":
 
-        def mean(params: Any) -> Tensor:
+        def mean(params: Mapping[str, Tensor]) -> Tensor:
             return map_tasks(lambda task: loss(params, task), batch, task_map, randomness).mean()
 
         gradients, value = torch.func.grad_and_value(mean)(params if active_transforms() else _detached(params))
         return value, gradients
 
-    def piece_loss(params: Any, piece: Batch) -> Tensor:
+    def piece_loss(params: Mapping[str, Tensor], piece: Batch) -> Tensor:
         if not isinstance(task_map, Chunked):
             return loss(params, piece)
         return map_tasks(lambda task: loss(params, task), piece, "vectorised", randomness).sum()
 
-    totals = {name: torch.zeros_like(value) for name, value in flatten(params).items()}
+    totals = {name: torch.zeros_like(value) for name, value in params.items()}
     values = []
     for piece in _pieces(batch, task_map.size if isinstance(task_map, Chunked) else None, randomness):
         value, gradients = _value_and_gradient(piece_loss, params, piece)
         values.append(value)
-        for name, gradient in flatten(gradients).items():
-            totals[name] = totals[name] + gradient
+        totals = {name: total + gradients[name] for name, total in totals.items()}
     count = _count(batch)
-    gradient = unflatten(params, {name: total / count for name, total in totals.items()})
-    return torch.stack(values).sum() / count, gradient
+    return torch.stack(values).sum() / count, {name: total / count for name, total in totals.items()}
 
 
-def _detached(params: Any) -> Any:
+def _detached(params: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The same numbers without a graph: no outer graph is recorded."""
-    return unflatten(params, {name: value.detach() for name, value in flatten(params).items()})
+    return {name: value.detach() for name, value in params.items()}
 
 
-def _value_and_gradient(loss: Callable[[Any, Batch], Tensor], params: Any, piece: Batch) -> tuple[Tensor, Any]:
+def _value_and_gradient(
+    loss: NamedLoss, params: Mapping[str, Tensor], piece: Batch
+) -> tuple[Tensor, dict[str, Tensor]]:
     """By `torch.autograd` outside of `torch.func`, under which layers are faster; inside by `torch.func`."""
     if active_transforms():
         gradients, value = torch.func.grad_and_value(loss)(params, piece)
         return value, gradients
     with torch.enable_grad():
-        leaves = {name: value.detach().requires_grad_() for name, value in flatten(params).items()}
-        value = loss(unflatten(params, leaves), piece)
+        leaves = {name: value.requires_grad_() for name, value in _detached(params).items()}
+        value = loss(leaves, piece)
+        if not leaves or not value.requires_grad:
+            return value.detach(), {name: torch.zeros_like(leaf) for name, leaf in leaves.items()}
         gradients = torch.autograd.grad(value, list(leaves.values()), materialize_grads=True)
-    return value.detach(), unflatten(params, dict(zip(leaves, gradients, strict=True)))
+    return value.detach(), dict(zip(leaves, gradients, strict=True))
 
 
 def _count(batch: Batch) -> int:

@@ -21,7 +21,24 @@ __all__ = [
 ]
 
 
-class MetaLayerNorm(MetaModule):
+class _TrailingNorm(MetaModule):
+    """What layer and root-mean-square normalisation share: the axes that they normalise over."""
+
+    def __init__(self, normalized_shape: int | Sequence[int], channels_last: bool | None) -> None:
+        self.normalized_shape = _shape(normalized_shape)
+        self.channels_last = channels_last
+
+    @property
+    def neutral_axes(self) -> Mapping[str, tuple[int, ...]] | None:
+        """The axes of the parameters in PyTorch; `None` if it was not said what they are."""
+        count = len(self.normalized_shape)
+        if count > 1 and self.channels_last is None:
+            return None
+        axes = (count - 1, *range(count - 1)) if self.channels_last else tuple(range(count))
+        return {"weight": axes, "bias": axes}
+
+
+class MetaLayerNorm(_TrailingNorm):
     """Normalisation over the trailing axes of `(..., *normalized_shape)`, as `torch.nn.LayerNorm` (Ba et al. 2016).
 
     `params` holds `weight` and `bias`, both of `normalized_shape`, if the layer has them. The trailing axes are
@@ -35,13 +52,14 @@ class MetaLayerNorm(MetaModule):
         eps: added to the variance.
         elementwise_affine: whether to scale and shift.
         bias: whether to shift, if `elementwise_affine`.
+        channels_last: for the neutral form of several axes. `True`: the last one is the channels, which PyTorch has
+            first, as in `(H, W, C)` for its `(C, H, W)`. `False`: PyTorch has them in this order. With `None` the
+            parameters have no neutral form, because the shape does not tell.
         rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`.
     """
-
-    neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init__(
         self,
@@ -50,10 +68,11 @@ class MetaLayerNorm(MetaModule):
         elementwise_affine: bool = True,
         bias: bool = True,
         *,
+        channels_last: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> None:
         del rngs
-        self.normalized_shape = _shape(normalized_shape)
+        super().__init__(normalized_shape, channels_last)
         self.eps = eps
         if elementwise_affine:
             self.weight = nnx.Param(jnp.ones(self.normalized_shape))
@@ -67,7 +86,7 @@ class MetaLayerNorm(MetaModule):
         return _scaled(_standardised(input, mean, variance, self.eps), own)
 
 
-class MetaRMSNorm(MetaModule):
+class MetaRMSNorm(_TrailingNorm):
     """Division of `(..., *normalized_shape)` by its root mean square, as `torch.nn.RMSNorm` (Zhang & Sennrich 2019).
 
     `params` holds `weight` of `normalized_shape`, if the layer has it.
@@ -80,13 +99,12 @@ class MetaRMSNorm(MetaModule):
         eps: added to the mean square; `None` for the machine epsilon of the input's dtype, of float32 for a
             shorter one.
         elementwise_affine: whether to scale.
+        channels_last: as in `MetaLayerNorm`.
         rngs: taken as by every layer; nothing is drawn from it.
 
     Raises:
         ValueError: for an empty shape; in the call, for an input that does not end in `normalized_shape`.
     """
-
-    neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init__(
         self,
@@ -94,10 +112,11 @@ class MetaRMSNorm(MetaModule):
         eps: float | None = None,
         elementwise_affine: bool = True,
         *,
+        channels_last: bool | None = None,
         rngs: nnx.Rngs | None = None,
     ) -> None:
         del rngs
-        self.normalized_shape = _shape(normalized_shape)
+        super().__init__(normalized_shape, channels_last)
         self.eps = eps
         if elementwise_affine:
             self.weight = nnx.Param(jnp.ones(self.normalized_shape))

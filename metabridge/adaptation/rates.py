@@ -34,7 +34,7 @@ def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, 
 
     Raises:
         TypeError: if it is neither a number nor an array.
-        ValueError: if the number is negative or not finite, or the array does not broadcast to the shape.
+        ValueError: if the number is negative or not finite, or the array is complex or does not broadcast to the shape.
     """
     if isinstance(rate, Real):
         require(0 <= float(rate) < math.inf, argument, "a finite number of at least 0", rate)
@@ -42,6 +42,8 @@ def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, 
     found = getattr(rate, "shape", None)
     if found is None:
         raise TypeError(f"`{argument}` must be a number or an array, got {type(rate).__name__}.")
+    dtype = str(getattr(rate, "dtype", ""))
+    require("complex" not in dtype, argument, "real", dtype)
     if not _broadcasts(tuple(found), tuple(shape)):
         own = f" or broadcast to its parameter's shape {tuple(shape)}" if shape else ""
         raise ValueError(

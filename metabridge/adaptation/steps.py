@@ -1,11 +1,11 @@
 """The steps of an inner loop: how many there are, the value that belongs to each, the loss that it lowers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metabridge.checks import check_count
 
-__all__ = ["check_adjoint", "check_scalar", "check_steps", "count_steps"]
+__all__ = ["check_adjoint", "check_descending", "check_scalar", "check_steps", "count_steps"]
 
 
 def check_steps(steps: int) -> None:
@@ -47,3 +47,14 @@ def check_scalar(loss: object, argument: str = "loss") -> None:
         raise ValueError(f"`{argument}` must be a scalar array, got {type(loss).__name__}; return nothing else.")
     if len(shape):
         raise ValueError(f"`{argument}` must be a scalar, got shape {tuple(shape)}; average it over the examples.")
+
+
+def check_descending(others: Mapping[str, object]) -> None:
+    """Raise `ValueError` if an inner loop has parameters without a gradient; `others` holds them by name."""
+    if others:
+        name, value = next(iter(others.items()))
+        found = getattr(value, "dtype", type(value).__name__)
+        raise ValueError(
+            f"`params[{name!r}]` must be an array of real or complex numbers to descend, got {found}; leave it out by "
+            "`names`, or hand it to the loss by `args`."
+        )

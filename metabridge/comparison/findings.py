@@ -1,5 +1,6 @@
 """The findings of a comparison of two backends: records, verdict, `compare.json`."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -191,16 +192,12 @@ class Comparison:
                 )
         for name, share in gradient.second_order_shares.items():
             if not share >= limits.second_order_share:
-                found.append(
-                    f"The meta-gradient of {name} is the first-order one up to {share:.2e}: "
-                    "the second derivatives are missing."
-                )
+                cause = self._cause("the second derivatives are missing")
+                found.append(f"The meta-gradient of {name} is the first-order one up to {share:.2e}: {cause}.")
         for name, share in gradient.omitted_shares.items():
             if not share >= limits.second_order_share:
-                found.append(
-                    f"The meta-gradient of {name} is the second-order one up to {share:.2e}: "
-                    "the second derivatives are not left out."
-                )
+                cause = self._cause("the second derivatives are not left out")
+                found.append(f"The meta-gradient of {name} is the second-order one up to {share:.2e}: {cause}.")
         for name, error in gradient.first_order_errors.items():
             if not error <= limits.meta_gradient:
                 found.append(
@@ -215,6 +212,13 @@ class Comparison:
                 f"{scaled.max():.2e} (relative where they exceed 1), more than {limits.loss_difference:g}."
             )
         return found
+
+    def _cause(self, claim: str) -> str:
+        """The claim of two orders that do not differ, or the inner learning rate that hides how they do."""
+        rate = getattr(self.run.algorithm, "inner_lr", math.inf)
+        if rate > self.limits.second_order_share:
+            return claim
+        return f"an inner learning rate of {rate:g} is too small for second derivatives to show; raise it"
 
     def to_dict(self) -> dict[str, Any]:
         """The content of `compare.json`."""

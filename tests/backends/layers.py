@@ -23,6 +23,7 @@ class LayerCase:
         options: keyword arguments of the call; arrays stay as they are.
         images: whether inputs and outputs have channels, which torch wants in the second axis.
         twice: whether torch's own layer can be differentiated twice.
+        in_jax: what takes the place of `args` in JAX, where the axes of the layer are in another order.
     """
 
     kind: str
@@ -32,6 +33,7 @@ class LayerCase:
     options: Mapping[str, Any] = field(default_factory=dict)
     images: bool = False
     twice: bool = True
+    in_jax: Mapping[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         options = [f"{name}={value}" for name, value in self.kwargs.items()]
@@ -41,6 +43,8 @@ class LayerCase:
 
     def build(self, kit: Kit) -> Any:
         """The MetaModule, float64."""
+        if self.in_jax and kit.name == "jax":
+            return kit.layer(f"Meta{self.kind}", **self.in_jax, **self.kwargs)
         return kit.layer(f"Meta{self.kind}", *self.args, **self.kwargs)
 
     def plain(self) -> Any:
@@ -120,7 +124,14 @@ LAYERS = [
     images("BatchNorm2d", (4,), PLANE, momentum=None, track_running_stats=False),
     images("BatchNorm3d", (4,), SPACE),
     LayerCase("LayerNorm", (4,), ((5, 3, 4),)),
-    LayerCase("LayerNorm", ((3, 4),), ((5, 3, 4),), {"eps": 0.1, "bias": False}),
+    LayerCase(
+        "LayerNorm", ((3, 4),), ((5, 3, 4),), {"eps": 0.1, "bias": False},
+        in_jax={"normalized_shape": (3, 4), "channels_last": False},
+    ),
+    LayerCase(
+        "LayerNorm", ((4, 6, 5),), (PLANE,), images=True,
+        in_jax={"normalized_shape": (6, 5, 4), "channels_last": True},
+    ),
     LayerCase("LayerNorm", (4,), ((5, 4),), {"elementwise_affine": False}),
     images("GroupNorm", (2, 4), PLANE),
     images("GroupNorm", (4, 4), (6, 5, 4), affine=False, eps=0.1),

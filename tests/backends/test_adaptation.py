@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import every
 from tolerances import assert_close, assert_differs, assert_identical
 
 # A model of one weight with hand-made derivatives: support loss L = a/2 · (w − c)², query loss M = b/2 · (w' − d)².
@@ -304,7 +305,7 @@ def test_parameters_are_completed_by_the_stored_ones(backend64, model):
     found = backend64.adaptation.complete_parameters(model, {"2.bias": other})
     assert list(found) == list(stored)
     assert found["2.bias"] is other
-    assert all(found[name] is stored[name] for name in found if name != "2.bias")
+    assert every(found[name] is stored[name] for name in found if name != "2.bias")
     inputs = backend64.array(np.ones((1, 3)))
     assert_close(model(inputs, params=found), model(inputs) - stored["2.bias"] + other, "forward")
 
@@ -373,16 +374,16 @@ def test_a_loop_starts_from_the_models_own_parameters_which_stay(loop):
 
 
 def test_no_steps_change_nothing(loop):
-    assert all(value is loop.params[name] for name, value in loop.adapt(steps=0, params=loop.params).params.items())
+    assert every(value is loop.params[name] for name, value in loop.adapt(steps=0, params=loop.params).params.items())
 
 
 def test_a_loop_returns_what_does_not_adapt_as_it_was(loop):
     found = loop.adapt(
         steps=2, params=loop.params, names="2.*", optimiser=loop.kit.optimisers.adam({"2.weight": 0.1, "2.bias": 0.2})
     )
-    assert all((found.params[name] is value) == (name not in HEAD) for name, value in loop.params.items())
+    assert every((found.params[name] is value) == (name not in HEAD) for name, value in loop.params.items())
     gradient = loop.meta_gradient(steps=2, names="2.*")
-    assert all(loop.kit.numpy(each).any() for each in gradient.values())
+    assert every(loop.kit.numpy(each).any() for each in gradient.values())
 
 
 def test_first_order_loops_have_another_gradient(loop):
@@ -446,7 +447,7 @@ def test_torch_loops_leave_no_graph_where_none_is_wanted(torch_kit, first_order)
     loop = Loop(torch_kit, torch_kit.layer("MetaSequential", *layers))
     with torch_kit.torch.no_grad():
         without = loop.adapt(steps=3, first_order=first_order).params
-    assert not any(value.requires_grad for value in without.values())
+    assert every(not value.requires_grad for value in without.values())
     assert_identical(torch_kit.numpy(without), torch_kit.numpy(loop.adapt(steps=3).params))
 
 
@@ -500,14 +501,14 @@ def test_statistics_of_the_batch_neither_use_nor_change_the_running_ones(images)
     other = images.adapt(steps=2, buffers=given)
     assert_identical(images.kit.numpy(found.params), images.kit.numpy(other.params))
     assert_identical(images.values(found.buffers), before)
-    assert all(other.buffers[name] is given[name] for name in given)
+    assert every(other.buffers[name] is given[name] for name in given)
     assert_identical(images.values(dict(images.model.meta_named_buffers())), before)
 
 
 def test_frozen_statistics_are_used_and_stay(images):
     given = images.shifted(1.0)
     found = images.adapt(steps=2, buffers=given, batch_norm="frozen")
-    assert all(found.buffers[name] is given[name] for name in given)
+    assert every(found.buffers[name] is given[name] for name in given)
     assert_differs(found.params, images.adapt(steps=2, buffers=given).params)
     assert_differs(found.params, images.adapt(steps=2, batch_norm="frozen").params)
     images.model.eval()
@@ -553,7 +554,7 @@ def test_statistics_per_step_are_independent_copies(torch_kit, backend64):
         assert len(copies) == 3
         for each in copies:
             assert_identical(images.values(each), images.values(images.buffers))
-            assert not any(each[name] is images.buffers[name] for name in each)
+            assert every(each[name] is not images.buffers[name] for name in each)
     images = Images(torch_kit)
     first, second = torch_kit.adaptation.per_step_buffers(images.model, 1)
     first[images.names[0]] += 1

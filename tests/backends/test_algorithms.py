@@ -261,6 +261,29 @@ def test_what_is_no_meta_batch_is_refused(backend):
         call(params, backend.data.to_backend(sine))
 
 
+def test_parameters_without_a_gradient_go_along(backend64):
+    """Integers, and arrays without entries; a model may have no parameters at all."""
+    kit, rng = backend64, np.random.default_rng(0)
+    batch = {part: tuple(kit.array(rng.standard_normal((3, 4, 2))) for _ in range(2)) for part in ("train", "test")}
+    params = {"a": np.full(2, 1.5), "n": np.array(1), "empty": np.zeros((0, 2))}
+    params = {name: kit.array(value) for name, value in params.items()}
+    optimiser = kit.optimisers.chain(kit.optimisers.clip_by_global_norm(1.0), kit.optimisers.adam(0.1))
+    made = functools.partial(kit.algorithms.MAML, loss=kit.functional.mean_squared_error, optimiser=optimiser)
+    maml = made(lambda p, inputs: inputs * p["a"] + p["a"][p["n"]] + p["empty"].sum())
+    gradient = maml.meta_gradient(params, batch)[1]
+    assert gradient["n"] is None
+    assert kit.numpy(gradient["a"]).all()
+    assert kit.numpy(gradient["empty"]).shape == (0, 2)
+    adapted = maml.adapt(params, *(each[0] for each in batch["train"]))
+    assert adapted["n"] is params["n"]
+    assert_differs(adapted["a"], params["a"])
+    for task_map in ("vectorised", "sequential"):
+        without = made(lambda p, inputs: inputs, task_map=task_map)
+        loss, gradient = without.meta_gradient({}, batch)
+        assert gradient == {}
+        assert_close(loss, ((kit.numpy(batch["test"][0]) - kit.numpy(batch["test"][1])) ** 2).mean(), "forward")
+
+
 @pytest.mark.parametrize("task_map", ["vectorised", "sequential"])
 def test_a_task_loss_must_be_a_scalar(backend, task_map):
     class Wrong(backend.algorithms.Algorithm):

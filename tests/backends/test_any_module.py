@@ -144,7 +144,7 @@ def test_wrong_params_are_errors_that_help(torch_kit):
 def test_an_error_in_the_forward_pass_restores_the_module(torch_kit):
     model = torch_kit.modules.as_meta_module(torch_module(torch_kit, "tied"))
     before = {name: id(each) for name, each in model.named_parameters()}
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         model(torch_kit.array(np.ones((5, 7))), params={n: 2 * v for n, v in torch_kit.parameters(model).items()})
     assert {name: id(each) for name, each in model.named_parameters()} == before
 
@@ -413,3 +413,25 @@ def test_a_meta_module_and_its_module_are_one_object_in_two_classes(backend):
     if backend.name == "torch":
         module.eval()
         assert not meta.training
+
+
+def test_a_frozen_integer_parameter_stays(backend64):
+    kit = backend64
+    if kit.name == "torch":
+        module = kit.plain_linear(4, 3)
+        module.count = kit.torch.nn.Parameter(kit.array(3), requires_grad=False)
+    else:
+        module = kit.plain_linear(4, 3)
+        module.count = kit.nnx.Param(kit.array(3))
+    model = kit.modules.as_meta_module(module)
+    params = kit.parameters(model)
+    inputs, targets = kit.array(np.ones((2, 4))), kit.array(np.ones((2, 3)))
+    loss = kit.functional.mean_squared_error
+    adapted = kit.adaptation.adapt(model, loss, inputs, targets, optimiser=kit.optimisers.sgd(0.1)).params
+    stepped = kit.adaptation.gradient_update_parameters(model, lambda p: loss(model(inputs, params=p), targets), params)
+    for found in (adapted, stepped):
+        assert list(found) == list(params)
+        assert int(found["count"]) == 3
+        assert_differs(found["bias"], params["bias"] + 1.0)
+    with pytest.raises(ValueError, match=r"`params\['count'\]` must be an array of real or complex numbers to descend"):
+        kit.adaptation.adapt(model, loss, inputs, targets, optimiser=kit.optimisers.sgd(0.1), names="count")

@@ -214,3 +214,22 @@ def test_wrong_arguments_are_refused(backend64):
         descend(lambda p, x: p.sum(), start, optimiser=sgd, steps=3, per_step=[1.0, 2.0])
     with pytest.raises(TypeError, match=r"`optimiser` must be a pair of functions \(init, update\), got 0.1"):
         descend(lambda p: p.sum(), start, optimiser=0.1, steps=1)
+
+
+def test_parameters_without_a_gradient_are_refused_by_name(backend64):
+    descend, sgd, array = backend64.descent.descend, backend64.optimisers.sgd(0.1), backend64.array
+    params = {"a": array(np.ones(2)), "b": {"count": array(np.array([3]))}}
+    with pytest.raises(
+        ValueError, match=r"`params\['b\.count'\]` must be an array of real or complex numbers to descend, got .*int64"
+    ):
+        descend(lambda p: p["a"].sum(), params, optimiser=sgd, steps=1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", STEPS)
+def test_there_may_be_nothing_to_descend(backend64, name, steps):
+    optimiser, descend = optimisers(backend64)[name], backend64.descent.descend
+    one, empty = backend64.array(np.ones(())), backend64.array(np.zeros((0, 2)))
+    assert descend(lambda p: one, {}, optimiser=optimiser, steps=steps).params == {}
+    found = descend(lambda p: one + p["empty"].sum(), {"empty": empty}, optimiser=optimiser, steps=steps).params
+    assert backend64.numpy(found["empty"]).shape == (0, 2)

@@ -5,6 +5,7 @@ tasks. Inputs depend on a learned number, so that derivatives reach the outputs 
 torch's normalisation goes wrong under `vmap` if it is given its weight.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -272,6 +273,27 @@ def test_meta_gradients_agree_with_finite_differences(torch_kit, case, steps):
     difference = (8 * (value(h) - value(-h)) - (value(2 * h) - value(-2 * h))) / (12 * h)  # of fourth order
     slope = sum(float((gradient[name] * direction[name]).sum()) for name in gradient)
     assert_close(slope, difference, "finite_difference")
+
+
+def test_torch_casts_automatically_as_pytorchs_own_layers_do(torch_kit):
+    """Under autocast the output of a layer with `params` has the dtype of PyTorch's, under `vmap` too."""
+    torch = torch_kit.torch
+
+    def dtypes(case):
+        narrow = lambda value: value.astype(np.float32) if value.dtype.kind == "f" else value  # noqa: E731
+        options = {k: narrow(v) if isinstance(v, np.ndarray) else v for k, v in case.options.items()}
+        single = dataclasses.replace(case, options=options)
+        inputs = [case.enter(torch_kit, narrow(each)) for each in case.values()]
+        layer = case.build(torch_kit).float()
+        params = {name: each.detach() for name, each in layer.named_parameters()}
+        run = lambda _: single.call(torch_kit, layer, inputs, params=params)  # noqa: E731
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            plain = single.call(torch_kit, case.plain().float(), inputs)
+            return [each.dtype for each in (plain, run(None), torch.func.vmap(run)(torch.zeros(2)))]
+
+    found = {str(case): dtypes(case) for case in LAYERS}
+    assert {name: each for name, each in found.items() if len(set(each)) > 1} == {}
+    assert {each[0] for each in found.values()} == {torch.float32, torch.bfloat16}
 
 
 def test_a_perturbed_weight_is_seen(torch_kit):

@@ -76,7 +76,7 @@ def test_an_error_inside_the_call_leaves_the_layer_as_it_was(torch_kit, case):
     """It holds other tensors for the time of the call."""
     layer = case.build(torch_kit)
     before = {name: id(each) for name, each in layer.named_parameters()} | {n: id(v) for n, v in layer.named_buffers()}
-    with pytest.raises((TypeError, AttributeError, RuntimeError, ValueError)):
+    with pytest.raises((TypeError, AttributeError, RuntimeError, ValueError), match="object"):
         case.call(torch_kit, layer, [object() for _ in case.inputs], params=params_of(torch_kit, case, layer))
     assert before == {n: id(v) for n, v in layer.named_parameters()} | {n: id(v) for n, v in layer.named_buffers()}
 
@@ -300,3 +300,16 @@ def test_an_index_beyond_the_table_is_never_a_wrong_row(jax_kit):
         with pytest.raises(ValueError, match=r"indices in \[0, 4\)"):
             layer(jax_kit.array([index]))
         assert np.isnan(jax_kit.numpy(jax_kit.jax.jit(layer)(jax_kit.array([index])))).all()
+
+
+@pytest.mark.parametrize("kind", ["Embedding", "EmbeddingBag"])
+@pytest.mark.parametrize(("option", "value"), [("scale_grad_by_freq", True), ("max_norm", 1.0)])
+def test_options_of_embeddings_without_a_second_derivative_are_refused_with_params(torch_kit, kind, option, value):
+    """torch would count over all tasks under `vmap`, or write into the given weight."""
+    torch = torch_kit.torch
+    layer, bags = torch_kit.layer(f"Meta{kind}", 4, 2, **{option: value}), torch.tensor([[0, 0, 1], [0, 2, 2]])
+    params = dict(layer.named_parameters())
+    for call in (lambda: layer(bags, params=params), lambda: torch.func.vmap(lambda b: layer(b, params=params))(bags)):
+        with pytest.raises(ValueError, match=rf"`{option}` must be \w+ with `params`, got {value}"):
+            call()
+    assert layer(bags).isfinite().all()

@@ -4,7 +4,10 @@ import math
 
 import numpy as np
 import pytest
+from helpers import every
 from tolerances import assert_close, assert_differs, assert_identical
+
+from metabridge.adaptation.trees import flatten
 
 SHAPES = {"b.weight": (3, 2), "a.bias": (3,)}
 STEPS = 5
@@ -322,7 +325,7 @@ def test_gradients_reach_learned_rates(inner_loop, form, kind):
         return inner_loop.query_loss(inner_loop.params, optimiser, 2)
 
     gradient = assert_derivative(kit, outer, rates)
-    assert all(each.any() for each in gradient.values())
+    assert every(each.any() for each in gradient.values())
 
 
 # Zero gradients
@@ -408,12 +411,196 @@ def test_clipping_does_not_overflow(backend64, size):
     assert_close(found.astype(float) / size, [0.6, 0.8], "forward_float32")
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_clipping_does_not_hide_bad_gradients(backend64, bad):
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_no_gradient_passes_beside_one_that_is_not_finite(backend64, bad):
     optimiser = backend64.optimisers.clip_by_global_norm(1.0)
     gradients = {"g": backend64.array([1.0, bad]), "h": backend64.array([2.0])}
-    found = backend64.numpy(optimiser.update(gradients, optimiser.init(gradients), gradients)[0])["g"]
-    assert not np.isfinite(found[1])
+    found = backend64.numpy(optimiser.update(gradients, optimiser.init(gradients), gradients)[0])
+    assert np.isnan(found["g"]).all()
+    assert np.isnan(found["h"]).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_norm_beyond_the_dtype_is_clipped(backend64, dtype):
+    """Every entry is finite, their norm is not."""
+    large = np.full(4, np.finfo(dtype).max, dtype)
+    optimiser = backend64.optimisers.clip_by_global_norm(1.0)
+    found = backend64.numpy(optimiser.update({"g": backend64.array(large)}, optimiser.init({}))[0])["g"]
+    assert_identical(found, np.full(4, 0.5, dtype))
+
+
+def test_there_may_be_nothing_to_clip(backend64):
+    optimiser = backend64.optimisers.clip_by_global_norm(1.0)
+    assert optimiser.update({}, optimiser.init({}))[0] == {}
+    empty = {"g": backend64.array(np.zeros((0, 3)))}
+    assert backend64.numpy(optimiser.update(empty, optimiser.init(empty))[0])["g"].shape == (0, 3)
+    beside = {**empty, "h": backend64.array([3.0, 4.0])}
+    assert_close(optimiser.update(beside, optimiser.init(beside))[0]["h"], [0.6, 0.8], "forward")
+
+
+# Dtypes
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+KEEPING = {
+    "sgd": lambda o, rate: o.sgd(rate),
+    "momentum": lambda o, rate: o.sgd(rate, np.float64(0.9)),
+    "nesterov": lambda o, rate: o.sgd(rate, 0.9, nesterov=True),
+    "adam": lambda o, rate: o.adam(rate, *np.array([0.9, 0.999, 1e-8])),
+    "clipped": lambda o, rate: o.chain(o.clip_by_global_norm(np.float64(0.1)), o.sgd(rate)),
+}
+"""Name → optimiser of a learning rate; numbers of NumPy, whose dtype is not that of the parameters."""
+
+
+def forms_of_rate(kit):
+    """A learning rate in every form and in dtypes that are wider and narrower than those of parameters."""
+    for dtype in ("float64", "float32", "float16"):
+        rate = np.array(0.125, dtype)
+        yield from (rate[()], kit.array(rate), lambda step, rate=rate: kit.array(rate))
+        yield {name: kit.array(np.full(shape, rate)) for name, shape in SHAPES.items()}
+    yield 0.125
+
+
+def cast(kit, values, dtype):
+    """Arrays of a dtype that NumPy need not have."""
+    if kit.name == "torch":
+        return {name: kit.array(value).to(getattr(kit.torch, dtype)) for name, value in values.items()}
+    return {name: kit.array(value).astype(dtype) for name, value in values.items()}
+
+
+def float_dtypes(kit, function, *arguments):
+    """Name → dtype of all arrays in what a function returns, but not of counts; JAX computes nothing."""
+    found = function(*arguments) if kit.name == "torch" else kit.jax.eval_shape(function, *arguments)
+    leaves = {name: str(getattr(each, "dtype", "int")).removeprefix("torch.") for name, each in flatten(found).items()}
+    return {name: dtype for name, dtype in leaves.items() if not dtype.startswith("int")}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", KEEPING)
+def test_updates_and_states_keep_their_dtypes(backend64, case, dtype):
+    kit, params = backend64, cast(backend64, random_values(9), dtype)
+    for rate in forms_of_rate(kit):
+        optimiser = KEEPING[case](kit.optimisers, rate)
+        state = optimiser.init(params)
+        before = float_dtypes(kit, lambda *each: each, params, state)
+        assert float_dtypes(kit, optimiser.update, params, state, params) == before
+        assert [before[f"0.{name}"] for name in params] == [dtype] * 2
+        assert (len(before) > 2) == (case in ("momentum", "nesterov", "adam"))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", KEEPING)
+def test_parameters_keep_their_dtype(backend64, case, dtype):
+    kit, params = backend64, cast(backend64, random_values(9), dtype)
+
+    def loss(values):
+        return (values["b.weight"].sum() + values["a.bias"].sum()) ** 2
+
+    for rate in forms_of_rate(kit):
+        optimiser = KEEPING[case](kit.optimisers, rate)
+        after = lambda each, o=optimiser: kit.descent.descend(loss, each, optimiser=o, steps=7).params  # noqa: E731
+        assert float_dtypes(kit, after, params) == dict.fromkeys(params, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_one_step_keeps_the_dtype_of_parameters(backend64, dtype):
+    kit = backend64
+    model = kit.layer("MetaLinear", 3, 2)
+    params = cast(kit, {name: np.ones(value.shape) for name, value in kit.parameters(model).items()}, dtype)
+    update = kit.adaptation.gradient_update_parameters
+    for rate in (np.float64(0.1), kit.array(np.float64(0.1)), kit.array(np.ones((), np.float32))):
+        losses = [lambda values: (values["weight"] ** 2).sum() + values["bias"].sum()]
+        if kit.name == "torch":
+            params = {name: value.requires_grad_() for name, value in params.items()}
+            losses.append(losses[0](params))
+        for loss in losses:
+            step = lambda each, loss=loss, rate=rate: update(model, loss, each, step_size=rate)  # noqa: E731
+            assert float_dtypes(kit, step, params) == dict.fromkeys(params, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("case", ["adam", "clipped"])
+def test_short_dtypes_are_computed_in_float32(backend64, case, dtype):
+    """Gradients whose squares, and an `eps` that, are zero in float16."""
+    kit, optimiser = backend64, KEEPING[case](backend64.optimisers, 0.125)
+    for scale in (0.0, 1e-6, 1e3):
+        short = cast(kit, random_values(0, scale), dtype)
+        exact = {name: kit.numpy(each) for name, each in cast_to_float64(kit, short).items()}
+        expected = updates_of(kit, optimiser, [exact])[0]
+        found = cast_to_float64(kit, optimiser.update(short, optimiser.init(short), short)[0])
+        for name in SHAPES:
+            np.testing.assert_allclose(kit.numpy(found[name]), expected[name], rtol=1e-2, atol=1e-7)
+
+
+def cast_to_float64(kit, values):
+    if kit.name == "torch":
+        return {name: value.double() for name, value in values.items()}
+    return {name: value.astype("float64") for name, value in values.items()}
+
+
+# Complex parameters
+
+COMPLEX = {**KEEPING, "clipped": lambda o, rate: o.chain(o.clip_by_global_norm(0.3), o.sgd(rate))}
+
+
+def complex_loss(values):
+    """A real function of z₁ = w and z₂ = b that is neither holomorphic nor symmetric."""
+    product = values["b.weight"] * (1.0 - 2.0j) + values["a.bias"][:, None] ** 2
+    return (product.real**2).sum() + (values["b.weight"].imag ** 4).mean() + (values["a.bias"].real * 0.5).sum()
+
+
+def parts_of(values):
+    """Name → (real part, imaginary part), in NumPy."""
+    return {name: np.stack([value.real, value.imag]) for name, value in values.items()}
+
+
+def as_complex(parts):
+    return {name: parts[0][name] + 1j * parts[1][name] for name in parts[0]}
+
+
+@pytest.mark.parametrize("case", [name for name in COMPLEX if name != "adam"])
+def test_a_complex_parameter_descends_as_its_two_parts_do(backend64, case):
+    """A step downhill in x and y is a step downhill in x + iy."""
+    kit, descend = backend64, backend64.descent.descend
+    start = [random_values(9), random_values(10)]
+    optimiser = COMPLEX[case](kit.optimisers, 0.01)
+    with kit.mixed_dtypes():
+        whole = descend(complex_loss, as_arrays(kit, as_complex(start)), optimiser=optimiser, steps=3).params
+        parts = [as_arrays(kit, each) for each in start]
+        both = descend(lambda each: complex_loss(as_complex(each)), parts, optimiser=optimiser, steps=3).params
+    assert_close(parts_of(kit.numpy(whole)), parts_of(as_complex([kit.numpy(each) for each in both])), "gradient")
+
+
+def test_adam_steps_downhill_in_the_complex_plane(backend64):
+    """|w|² from w = i: the first step of Adam is the rate times the direction of the gradient."""
+    kit = backend64
+    start = {"w": kit.array(np.array([1j, 3 - 4j]))}
+    with kit.mixed_dtypes():
+        after = kit.descent.descend(
+            lambda p: (abs(p["w"]) ** 2).sum(), start, optimiser=kit.optimisers.adam(0.1), steps=1
+        ).params
+    expected = {"w": np.array([0.9j, (3 - 4j) * (1 - 0.1 / 5)])}
+    assert_close(parts_of(kit.numpy(after)), parts_of(expected), "trajectory")
+
+
+@pytest.mark.parametrize("case", COMPLEX)
+def test_both_backends_have_the_same_complex_meta_gradient(torch_kit, jax_kit, case):
+    start = as_complex([random_values(9), random_values(10)])
+    rng = np.random.default_rng(2)
+    batch = {name: (rng.standard_normal((3, 3, 2)), rng.standard_normal((3, 3))) for name in ("train", "test")}
+
+    def apply(params, inputs):
+        return inputs * params["b.weight"] + params["a.bias"][:, None] ** 2
+
+    def loss(outputs, targets):
+        return (abs(outputs.sum(-1) - targets * 1j) ** 4).mean()
+
+    def meta_gradient(kit):
+        with kit.float64(), kit.mixed_dtypes():
+            arrays = {name: tuple(kit.array(each) for each in pair) for name, pair in batch.items()}
+            maml = kit.algorithms.MAML(apply, loss, optimiser=COMPLEX[case](kit.optimisers, 0.01), steps=2)
+            return parts_of(kit.numpy(maml.meta_gradient(as_arrays(kit, start), arrays)[1]))
+
+    assert_close(meta_gradient(torch_kit), meta_gradient(jax_kit), "meta_gradient_mlp")
 
 
 # Purity
@@ -493,6 +680,7 @@ RATES = {
         np.ones((1, 1)),
         r"`learning_rate` must be a scalar or broadcast to .* shape \(3,\), got shape \(1, 1\)",
     ),
+    "complex": (np.array(0.1j), r"`learning_rate` must be real, got 'complex128'"),
     "function": (lambda step: -0.1, r"`learning_rate` must be a finite number of at least 0, got -0\.1"),
 }
 
@@ -514,3 +702,11 @@ def test_a_rate_is_a_number_or_an_array(backend64):
 def test_a_chain_is_made_of_optimisers(backend):
     with pytest.raises(TypeError, match=r"`optimisers` must be a pair of functions \(init, update\), got 0\.1; make"):
         backend.optimisers.chain(backend.optimisers.sgd(0.1), 0.1)
+
+
+def test_a_state_of_fewer_optimisers_is_refused(backend64):
+    """A chain that dropped its last optimiser would go uphill in silence."""
+    optimiser = backend64.optimisers.chain(backend64.optimisers.sgd(0.1, 0.9), backend64.optimisers.sgd(0.1))
+    params = as_arrays(backend64, random_values(0))
+    with pytest.raises(ValueError, match="state"):
+        optimiser.update(params, optimiser.init(params)[:1], params)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import every
 from tolerances import assert_close, assert_differs, assert_identical
 
 from backends.kits import make_kit
@@ -152,10 +153,10 @@ def test_wrong_buffers_and_policies_are_errors_that_help(backend64):
 def test_an_error_restores_the_model(torch_kit):
     model = network(torch_kit)
     before = stored(torch_kit, model)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match=r"expected input\[1, 5, 6, 6\] to have 2 channels"):
         torch_kit.modules.call_with_buffers(model, torch_kit.images(np.ones((1, 6, 6, 5))))
     assert_identical(stored(torch_kit, model), before)
-    assert all(getattr(layer, "_meta_within", None) is None for layer in model.modules())
+    assert every(getattr(layer, "_meta_within", None) is None for layer in model.modules())
 
 
 def test_statistics_of_layers_without_parameters_do_not_move(backend64):

@@ -90,3 +90,37 @@ def test_torch_says_how_single_tasks_may_draw(torch_kit):
     elsewhere = {"train": (torch.ones(2, 3, device="meta"), torch.ones(2, device="meta"))}
     with pytest.raises(ValueError, match="`randomness` must be 'different' on meta, whose random state is unknown"):
         torch_kit.tasks.map_tasks(lambda task: task["train"][0], elsewhere, "sequential", "same")
+
+
+@pytest.mark.parametrize("task_map", ["vectorised", "sequential", Chunked(2)], ids=str)
+def test_a_meta_gradient_can_be_differentiated(backend64, problem, task_map):
+    """‖∇L‖² and L by the parameters, against central differences: no map cuts the outer derivative."""
+    loss, params, batch = problem
+
+    def outer(w):
+        value, gradient = backend64.tasks.mean_gradient(loss, {**params, "w": [w]}, batch, task_map)
+        return value + (gradient["w"][0] ** 2).sum()
+
+    found = backend64.numpy(backend64.gradient(outer, params["w"][0]))
+    at, compiled = backend64.numpy(params["w"][0]), backend64.compile(outer)
+    for axis in range(2):
+        step = 1e-5 * np.eye(2)[axis]
+        ahead, behind = (float(compiled(backend64.array(at + sign * step))) for sign in (1, -1))
+        assert_close(found[axis], (ahead - behind) / 2e-5, "finite_difference")
+
+
+@pytest.mark.parametrize("task_map", ["vectorised", "sequential", Chunked(2)], ids=str)
+def test_leaves_without_a_gradient_go_along(backend64, problem, task_map):
+    loss, params, batch = problem
+    more = {**params, "power": backend64.array(np.array(2)), "empty": backend64.array(np.zeros((0, 3)))}
+
+    def with_power(values, task):
+        return loss(values, task) ** values["power"] + values["empty"].sum()
+
+    value, gradient = backend64.tasks.mean_gradient(with_power, more, batch, task_map)
+    assert gradient["power"] is None
+    assert backend64.numpy(gradient["empty"]).shape == (0, 3)
+    assert backend64.numpy(gradient["w"][0]).any()
+    alone, none = backend64.tasks.mean_gradient(lambda _, task: loss(params, task) ** 2, {}, batch, task_map)
+    assert_close(alone, value, "forward")
+    assert none == {}

@@ -1,6 +1,7 @@
 """Code written for Torchmeta 1.8 runs when its imports change, and nothing else."""
 
 import pytest
+from helpers import every
 
 IMPORTS = {
     "torchmeta.modules": "torch_backend.modules",
@@ -110,8 +111,8 @@ def test_a_torchmeta_script_runs_after_its_imports_change(torch_kit, source):
     names = {}
     exec(compile(source, "torchmeta_script.py", "exec"), names)
     assert len(names["losses"]) >= 2
-    assert all(map(torch_kit.torch.isfinite, map(torch_kit.torch.tensor, names["losses"])))
-    assert all(each is not None and each.isfinite().all() for each in names["gradients"])
+    assert every(map(torch_kit.torch.isfinite, map(torch_kit.torch.tensor, names["losses"])))
+    assert every(each is not None and each.isfinite().all() for each in names["gradients"])
     assert any(each.any() for each in names["gradients"])
 
 

@@ -407,6 +407,41 @@ def test_parameters_of_another_model_are_refused_on_the_way_out(backend64):
         backend64.weights.to_neutral(params, MODELS["mlp"])
 
 
+# Normalisation over several axes
+
+OVER_AXES = [("LayerNorm", ("weight", "bias")), ("RMSNorm", ("weight",))]
+
+
+@pytest.mark.parametrize("load", ["parameters", "state"])
+@pytest.mark.parametrize(("kind", "names"), OVER_AXES)
+def test_normalisation_over_an_image_moves_its_axes(jax_kit, kind, names, load):
+    """`(C, H, W)` in PyTorch is `(H, W, C)` in JAX; with three equal sizes no shape tells."""
+    layer = getattr(jax_kit.modules, f"Meta{kind}")((3, 3, 3), channels_last=True)
+    neutral = {name: np.random.default_rng(0).standard_normal((3, 3, 3)).astype(np.float32) for name in names}
+    weights = jax_kit.weights
+    if load == "parameters":
+        params = weights.from_neutral(neutral, layer)
+        assert_identical(weights.to_neutral(params, layer), neutral)
+    else:
+        weights.load_neutral(layer, neutral)
+        params = jax_kit.parameters(layer)
+        assert_identical(weights.read_neutral(layer), neutral)
+    for name in names:
+        assert_identical(jax_kit.numpy(params[name]), np.moveaxis(neutral[name], 0, -1).copy())
+
+
+@pytest.mark.parametrize(("kind", "names"), OVER_AXES)
+def test_normalisation_over_axes_of_unknown_order_is_refused(jax_kit, kind, names):
+    make = getattr(jax_kit.modules, f"Meta{kind}")
+    neutral = {name: np.ones((3, 3, 3), np.float32) for name in names}
+    for call in (jax_kit.weights.from_neutral, lambda values, layer: jax_kit.weights.load_neutral(layer, values)):
+        with pytest.raises(ValueError, match=rf"Meta{kind} has no neutral form.*several axes `channels_last`"):
+            call(neutral, make((3, 3, 3)))
+        call(neutral, make((3, 3, 3), channels_last=False))
+    jax_kit.weights.load_neutral(make(3), {name: np.ones(3, np.float32) for name in names})
+    assert jax_kit.weights.read_neutral(make((3, 3), elementwise_affine=False)) == {}
+
+
 # Networks
 
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from helpers import every
 
 from metabridge.adaptation.steps import count_steps
 from metabridge.adaptation.task_maps import Chunked, check_task_map, resolve_task_map
@@ -92,7 +93,7 @@ def test_a_state_is_flat_and_comes_back():
     ]  # fmt: skip
     parameters, optimiser, steps = split_state(state, STATE, SHAPES, dict)
     assert parameters.keys() == PARAMETERS.keys()
-    assert all(np.array_equal(parameters[name], value) for name, value in PARAMETERS.items())
+    assert every(np.array_equal(parameters[name], value) for name, value in PARAMETERS.items())
     assert optimiser[0].steps == optimiser[1] == steps == 4
     assert np.array_equal(optimiser[0].mu["w"], STATE[0].mu["w"])
 

@@ -65,7 +65,7 @@ def test_a_network_has_one_output_per_class():
 
 def test_records_are_frozen(config):
     name = next((field.name for field in dataclasses.fields(config)), "another")
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(dataclasses.FrozenInstanceError, match="cannot assign to field"):
         setattr(config, name, None)
 
 

@@ -9,7 +9,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import coded_source, decode, run_python
+from helpers import coded_source, decode, every, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -334,7 +334,7 @@ def test_a_task_is_a_map_style_dataset(classifying):
             np.testing.assert_array_equal(example, task.inputs[i])
             assert target == task.targets[i]
         assert len(list(task)) == len(task), "the old iteration protocol must end"
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match=f"index {len(task)} is out of bounds"):
             task[len(task)]
         assert repr(task) == f"Task(index={task.index}, num_classes={ways}, {len(task)} examples)"
 
@@ -453,5 +453,5 @@ def test_another_process_sees_the_same_episodes(request):
 
 def test_indices_of_a_task_are_plain_integers():
     task = combination().sample_task()["train"]
-    assert all(type(c) is int for c in task.index)
+    assert every(type(c) is int for c in task.index)
     assert operator.index(Sinusoid(3).sample_task().index) >= 0

@@ -5,6 +5,7 @@ import math
 import h5py
 import numpy as np
 import pytest
+from helpers import every
 
 from metabridge.configs import ModelConfig
 from metabridge.networks.parameters import (
@@ -104,7 +105,7 @@ def test_the_head_takes_the_flattened_features(name):
 def test_initial_parameters_have_the_names_shapes_and_order_of_the_model(model):
     drawn = initial_parameters(model, seed=0)
     assert [(name, array.shape) for name, array in drawn.items()] == list(parameter_shapes(model).items())
-    assert all(array.dtype == np.float32 for array in drawn.values())
+    assert every(array.dtype == np.float32 for array in drawn.values())
 
 
 def test_initial_parameters_are_uniform_within_one_over_the_root_of_fan_in(model):

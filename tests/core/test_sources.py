@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import h5py
 import numpy as np
 import pytest
-from helpers import ROOT, coded_images, coded_source, decode, run_python
+from helpers import ROOT, coded_images, coded_source, decode, every, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -264,7 +264,7 @@ def test_the_fingerprint_is_taken_in_bounded_blocks(monkeypatch):
         monkeypatch.setattr("metabridge.sources.array._HASH_BLOCK_BYTES", limit)
         again = coded_source([12] * 3)
         assert again.fingerprint == expected
-        assert all(block.nbytes <= max(limit, 36) for block in again._blocks())
+        assert every(block.nbytes <= max(limit, 36) for block in again._blocks())
 
 
 # From arrays and from labels
@@ -697,7 +697,7 @@ def test_an_interruption_leaves_the_folder_as_it_was(stored):
 
     before = stored.read_bytes()
     for path in (stored, stored.with_name("new.h5")):
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
             write_store(path, NAMES, SIZES, (3, 2, 1), np.uint8, interrupted(), {})
     assert left_in(stored.parent) == ["store.h5"]
     assert stored.read_bytes() == before

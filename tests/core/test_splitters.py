@@ -58,7 +58,7 @@ def test_a_splitter_is_frozen_hashable_and_pickles():
     splitter = ClassSplitter(num_train_per_class=2, num_test_per_class=5)
     assert pickle.loads(pickle.dumps(splitter)) == splitter
     assert len({splitter, ClassSplitter(num_train_per_class=2, num_test_per_class=5)}) == 1
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="cannot assign to field 'shuffle'"):
         splitter.shuffle = False
 
 

@@ -6,7 +6,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from helpers import chi_square_excess
+from helpers import chi_square_excess, every
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -470,7 +470,7 @@ def test_support_and_query_divide_the_points(problem):
     whole = make(problem, dataset_transform=None).episodes(range(20))["all"][0][..., 0]
     divided = points(make(problem).episodes(range(20)))[0]
     np.testing.assert_array_equal(np.sort(divided, axis=1), np.sort(whole, axis=1))
-    assert all(len(set(row)) == 10 for row in divided.tolist()), "support and query share no point"
+    assert every(len(set(row)) == 10 for row in divided.tolist()), "support and query share no point"
     ordered = make(problem, dataset_transform=ClassSplitter(shuffle=False, num_train_per_class=4, num_test_per_class=6))
     np.testing.assert_array_equal(points(ordered.episodes(range(20)))[0], whole)
 

@@ -6,7 +6,7 @@ import pickle
 
 import numpy as np
 import pytest
-from helpers import coded_source, decode
+from helpers import coded_source, decode, every
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -53,11 +53,11 @@ def test_counts_follow_the_weights_within_the_limits(sizes, percents, data):
         max_num_samples=dict(zip(names, maxima, strict=True)),
     )
     for size, row in zip(sizes, splitter.counts(np.array(sizes)).tolist(), strict=True):
-        assert all(count >= low for count, low in zip(row, minima, strict=True))
+        assert every(count >= low for count, low in zip(row, minima, strict=True))
         if size < sum(minima):
             continue  # refused when the splitter is attached
         assert sum(row) <= size
-        assert all(high is None or count <= high for count, high in zip(row, maxima, strict=True))
+        assert every(high is None or count <= high for count, high in zip(row, maxima, strict=True))
         wanted = [max(percent * size // 100, low) for percent, low in zip(percents, minima, strict=True)]
         wanted = [want if high is None else min(want, high) for want, high in zip(wanted, maxima, strict=True)]
         assert row == wanted or sum(wanted) > size

@@ -38,7 +38,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import test_image_benchmarks
-from helpers import ROOT
+from helpers import ROOT, every
 from test_image_benchmarks import make_cifar, make_cub, make_digits, make_mini, picture, tar
 from test_omniglot_build import png_of
 from test_pascal5i import IMAGES, SIDE, make_content, write_tar
@@ -438,7 +438,7 @@ def test_two_builds_at_once_make_one_store(name, made, server, nursery, root):
     ends = nursery(job, job)
     assert [(end.status, end.error) for end in ends] == [(0, "")] * 2
     assert server.requests == [f"/{path.name}" for path in small.archives]
-    assert all({"block", "checked"} <= set(end.marks) for end in ends)
+    assert every({"block", "checked"} <= set(end.marks) for end in ends)
     assert_built(small, benchmark, root)
 
 

@@ -5,6 +5,7 @@ import json
 from importlib import resources
 
 import pytest
+from helpers import every
 
 from metabridge.datasets import Omniglot
 from metabridge.datasets.omniglot import OMNIGLOT
@@ -45,7 +46,7 @@ def test_vinyals_split_by_alphabet_and_archive(all_names):
         "Mkhedruli_(Georgian)",
     }
     assert sum(name.startswith("images_background/") for name in train) == 792
-    assert all(name.startswith("images_evaluation/") for name in test)
+    assert every(name.startswith("images_evaluation/") for name in test)
     alphabets = [{name.split("/")[1] for name in part} for part in (train, test)]
     assert alphabets[0] & alphabets[1] == {"Gurmukhi"}
 
@@ -54,7 +55,7 @@ def test_lake_split_is_background_against_evaluation(all_names):
     parts = FULL["background/evaluation"](all_names)
     assert {split: len(names) for split, names in parts.items()} == {"train": 964, "test": 659}
     assert sorted(itertools.chain(*parts.values())) == all_names
-    assert all(name.startswith("images_background/") for name in parts["train"])
+    assert every(name.startswith("images_background/") for name in parts["train"])
 
 
 def test_splits_of_the_full_set_are_known_before_it_is_built(all_names):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import every
 
 from metabridge.archives.members import open_members
 from metabridge.archives.pickles import load_pickle, stream_pickled_list
@@ -536,7 +537,7 @@ def test_files_are_closed_however_reading_ends(tmp_path):
     assert next(items) == 1
     items.close()
     assert len(opened) == 4
-    assert all(file.closed for file in opened)
+    assert every(file.closed for file in opened)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

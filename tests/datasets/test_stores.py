@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+from helpers import every
 from PIL import Image
 
 from metabridge.datasets.benchmarks import store_path
@@ -127,7 +128,7 @@ def test_episodes_of_one_s_own(store):
 
 def test_a_benchmark_is_found_by_its_name(tmp_path, store):
     root = tmp_path / "root"
-    assert all(find_benchmark(name, root) is benchmark for name, benchmark in BENCHMARKS.items())
+    assert every(find_benchmark(name, root) is benchmark for name, benchmark in BENCHMARKS.items())
     for name, message in {
         "sinusoid": "'sinusoid' is computed",
         "miniimagnet": r"or a store of yours below .* did you mean 'miniimagenet'",

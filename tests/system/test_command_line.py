@@ -89,7 +89,7 @@ def test_a_mistake_is_one_message_and_status_2(words, message, tmp_path):
     assert found.returncode == 2
     assert message in found.stderr
     assert "Traceback" not in found.stderr
-    assert not any(tmp_path.rglob("*.h5"))
+    assert list(tmp_path.rglob("*.h5")) == []
 
 
 def test_too_many_ways_or_shots(tmp_path, small1_archive):

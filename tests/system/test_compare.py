@@ -295,6 +295,21 @@ def test_a_first_order_algorithm_of_another_inner_loop_is_found(monkeypatch):
     assert re.search(r"The meta-gradient of jax differs from the first-order one by a relative \d", found)
 
 
+def test_an_inner_rate_too_small_to_show_second_derivatives_is_not_taken_for_missing_ones(comparison):
+    """Their share is that of the rate, so it says nothing where the rate is below the limit of the share."""
+
+    def verdict_at(inner_lr):
+        run = replace(RUN, algorithm=replace(RUN.algorithm, inner_lr=inner_lr))
+        shares = replace(comparison.meta_gradient, second_order_shares={"torch": 0.0, "jax": 0.5})
+        return replace(comparison, run=run, meta_gradient=shares).disagreements()
+
+    (small,), (usual,) = verdict_at(1e-300), verdict_at(0.01)
+    assert small.endswith("an inner learning rate of 1e-300 is too small for second derivatives to show; raise it.")
+    assert usual.endswith(
+        "The meta-gradient of torch is the first-order one up to 0.00e+00: the second derivatives are missing."
+    )
+
+
 def test_a_backend_that_narrows_its_inputs_is_found(monkeypatch):
     def change(backend):
         def to_numpy(data):

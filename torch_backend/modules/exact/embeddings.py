@@ -23,7 +23,8 @@ def embedding(
     """`F.embedding` whose padding row gets no gradient, under `vmap` too."""
     del mode, norm_type, sparse  # a sparse gradient cannot be differentiated again; a dense one is the same numbers
     _refuse_renormalisation(max_norm)
-    rows = F.embedding(input, weight, scale_grad_by_freq=scale_grad_by_freq)
+    _refuse_scaling(scale_grad_by_freq)
+    rows = F.embedding(input, weight)
     if padding_idx is None:
         return rows
     return torch.where((input == padding_idx % len(weight))[..., None], rows.detach(), rows)
@@ -50,8 +51,7 @@ def embedding_bag(
             include_last_offset, padding_idx,
         )  # fmt: skip
     _refuse_renormalisation(max_norm)
-    if scale_grad_by_freq:
-        raise ValueError("`scale_grad_by_freq` has no second derivative in embedding bags; leave it False.")
+    _refuse_scaling(scale_grad_by_freq)
     if context.missing_only and not active_transforms():
         with torch.no_grad():  # torch's own checks of the offsets, which look at their values
             F.embedding_bag(
@@ -102,4 +102,12 @@ def _refuse_renormalisation(max_norm: float | None) -> None:
         raise ValueError(
             f"`max_norm` must be None with `params`, got {max_norm}: torch would write into the given parameters; "
             "renormalise them before the call."
+        )
+
+
+def _refuse_scaling(scale_grad_by_freq: bool) -> None:
+    if scale_grad_by_freq:
+        raise ValueError(
+            "`scale_grad_by_freq` must be False with `params`, got True: gradients scaled by frequency belong to no "
+            "function, so they have no derivative, and under `vmap` torch counts over all tasks; leave it False."
         )
