@@ -406,7 +406,7 @@ def test_jax_threads_gather_ahead_and_no_further(jax_kit):
 def test_a_failure_in_a_jax_thread_reaches_the_loop(jax_kit):
     loader = jax_kit.data.BatchMetaDataLoader(DATASETS["vectors"](), 4, num_batches=5, num_workers=2)
     loader.episodes.dataset.gather = lambda plan: 1 / 0
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
         next(iter(loader))
 
 

@@ -309,7 +309,7 @@ def test_a_script_runs_after_its_imports_change(torch_kit, name):
 
 
 def test_the_check_sees_a_script_that_needs_more_than_its_imports(torch_kit):
-    with pytest.raises(ImportError):
+    with pytest.raises(ImportError, match="get_asset"):
         exec(ported("from torchmeta.datasets.utils import get_asset"), {})
 
 
