@@ -415,6 +415,22 @@ def test_a_spawned_worker_gets_the_dataset(torch_kit):
     assert digests(torch_kit, loader) == expected_digests(DATASETS["sinusoid"](), seed=0)
 
 
+@pytest.mark.parametrize("message", ["DataLoader worker (pid(s) 3) exited unexpectedly", "something else"])
+def test_a_worker_that_died_is_explained(torch_kit, message):
+    """A store that is cut short while it is mapped ends its readers, of which torch knows nothing."""
+
+    def batches():
+        yield 1
+        raise RuntimeError(message)
+
+    explained = torch_kit.data._explained(batches())
+    assert next(explained) == 1
+    with pytest.raises(RuntimeError) as caught:
+        next(explained)
+    assert str(caught.value).startswith(message)
+    assert ("cut short" in str(caught.value)) == message.startswith("DataLoader worker")
+
+
 def test_images_are_shared_by_the_table_and_not_changed(backend):
     """A backend may share memory with a batch, never with the source."""
     source = binary_images(28)
