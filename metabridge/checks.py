@@ -17,6 +17,7 @@ __all__ = [
     "check_number",
     "check_positive",
     "check_same_shape",
+    "check_seed",
     "check_share",
     "check_size",
     "is_count",
@@ -25,6 +26,8 @@ __all__ = [
     "is_positive",
     "require",
 ]
+
+_SEED_BITS = 1024  # Python prints no integers of more than some thousand digits, and a seed is printed
 
 
 def require(holds: bool, argument: str, constraint: str, value: object, advice: str = "") -> None:
@@ -40,7 +43,17 @@ def require(holds: bool, argument: str, constraint: str, value: object, advice: 
 
 
 def _message(argument: str, constraint: str, value: object, advice: str) -> str:
-    return f"`{argument}` must be {constraint}, got {value!r}{advice and f'; {advice}'}."
+    return f"`{argument}` must be {constraint}, got {_shown(value)}{advice and f'; {advice}'}."
+
+
+def _shown(value: object) -> str:
+    """A value in a message."""
+    if isinstance(value, int) and value.bit_length() > _SEED_BITS:
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        return repr(value)
+    except ValueError:  # a container of such an integer
+        return f"a {type(value).__name__} that cannot be printed"
 
 
 def is_integer(value: object) -> bool:
@@ -55,7 +68,10 @@ def is_count(value: Any, least: int = 1) -> bool:
 
 def is_number(value: object) -> bool:
     """Whether `value` is a finite real number, Python's or NumPy's; a `bool` is none."""
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that no float can hold
+        return False
 
 
 def is_positive(value: Any) -> bool:
@@ -83,6 +99,18 @@ def check_count(value: Any, argument: str, least: int = 1, advice: str = "") -> 
     constraint = "a positive integer" if least == 1 else f"an integer of at least {least}"
     require(is_count(value, least), argument, constraint, value, advice)
     return int(value)
+
+
+def check_seed(value: Any, argument: str, advice: str = "") -> int:
+    """`value` as Python's `int`.
+
+    Raises:
+        TypeError: if it is no integer: a `bool` or a `float` would stand for another seed.
+        ValueError: if it has more than 1024 bits.
+    """
+    seed = check_integer(value, argument, advice)
+    require(seed.bit_length() <= _SEED_BITS, argument, f"an integer of at most {_SEED_BITS} bits", seed, advice)
+    return seed
 
 
 def check_number(value: Any, argument: str, least: float = -math.inf, advice: str = "") -> float:

@@ -193,7 +193,20 @@ class BatchMetaDataLoader(EpisodePosition, DataLoader[Any]):
         self.__dict__["batch_size"] = self.episodes.batch_size
 
     def __iter__(self) -> Iterator[Data]:  # type: ignore[override]  # DataLoader promises its own class
-        return self.episodes.deliver(super().__iter__())
+        return self.episodes.deliver(_explained(super().__iter__()))
+
+
+def _explained(batches: Iterator[Any]) -> Iterator[Any]:
+    """The batches; where a worker died, torch's error with a cause that it does not know."""
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise RuntimeError(
+            f"{str(error).rstrip(' .')}. After a bus error look at your stores: one that was cut short or overwritten "
+            "while it was open ends its readers. Check it with `metabridge build NAME --verify`."
+        ) from error
 
 
 _CHOOSERS = {"sampler": None, "batch_sampler": None, "collate_fn": None, "drop_last": False, "generator": None}

@@ -336,6 +336,10 @@ class MetaDataset(metabridge.MetaDataset):
         ValueError: unless one meta-split is named.
     """
 
+    # Any function, which `__getitem__` applies itself; the core's own are a splitter and a permutation of labels.
+    target_transform: Any = None  # type: ignore[assignment]
+    dataset_transform: Any = None  # type: ignore[assignment]
+
     def __init__(
         self,
         meta_train: bool = False,
@@ -346,7 +350,7 @@ class MetaDataset(metabridge.MetaDataset):
         dataset_transform: Callable[[Any], Any] | None = None,
     ) -> None:
         super().__init__(resolve_meta_split(meta_train, meta_val, meta_test, meta_split))
-        self.target_transform: Any = target_transform
+        self.target_transform = target_transform
         self.dataset_transform = dataset_transform
 
     @abstractmethod
@@ -410,7 +414,7 @@ class MetaDataset(metabridge.MetaDataset):
     def sample_task(self) -> Any:
         """The next task of the dataset's own stream, made by `self[i]`."""
         self._sampled += 1
-        return self[int(self.plan(self._seed, [self._sampled - 1]).classes[0, 0])]
+        return self[int(self.plan(self.current_seed, [self._sampled - 1]).classes[0, 0])]
 
     def __iter__(self) -> Iterator[Any]:
         return (self[index] for index in range(len(self)))

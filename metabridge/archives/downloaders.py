@@ -33,7 +33,14 @@ _PAGE = "a web page arrived instead of the archive"
 
 
 class SourceError(Exception):
-    """Why one source delivered nothing, or not all; what it did deliver may be kept."""
+    """Why one source delivered nothing, or not all; what it did deliver may be kept.
+
+    Args:
+        words: the reason; the words in it may be the server's, so control characters become blanks.
+    """
+
+    def __init__(self, words: str) -> None:
+        super().__init__("".join(each if each.isprintable() else " " for each in words))
 
 
 class WrongContentError(SourceError):
@@ -48,8 +55,9 @@ class HTTPDownloader:
     from nothing once: a checksum decides more than the server's word, and holds from one server to the next.
 
     Args:
-        size: bytes the file must have, or `None` if unknown.
+        size: bytes the file must have, or `None` if unknown. An answer that announces no length is read up to there.
         progress: show a bar on standard error.
+        most: where `size` is unknown, bytes beyond which an answer is refused, or `None` for no limit.
 
     Raises:
         OSError: if the disk has not enough space or does not take what comes.
@@ -58,6 +66,7 @@ class HTTPDownloader:
 
     size: int | None = None
     progress: bool = True
+    most: int | None = None
 
     def __call__(self, url: str, output: Path) -> None:
         """Download from an address that begins with `http://`, `https://` or `gdrive:` (then the id of a file)."""
@@ -69,6 +78,7 @@ class HTTPDownloader:
         if self.size is not None:
             check_space(output, self.size - output.stat().st_size)
         with requests.Session() as session:
+            session.hooks["response"].append(_refuse_unsafe_redirect)
             address = _drive_address(session, url.removeprefix(DRIVE)) if url.startswith(DRIVE) else url
             response, start = _answer(session, address, output.stat().st_size)
             with closing(response):
@@ -76,13 +86,15 @@ class HTTPDownloader:
 
     def _receive(self, response: "requests.Response", output: Path, start: int) -> None:
         """Write what comes at `start`, which is where `output` ends, or 0."""
-        chunks = _chunks(response)
+        total = _announced(response, start)
+        chunks = _chunks(response, self.size - start if total is None and self.size is not None else None)
         first = next(chunks, b"")
         if _is_page(response, first):
             raise WrongContentError(_rest_of_page(response, first, chunks))
-        total = _announced(response, start)
         if self.size is not None and total not in (None, self.size):
             raise SourceError(f"it announces {total:,} bytes, expected {self.size:,}")
+        if self.most is not None and total is not None and total > self.most:
+            raise WrongContentError(f"it announces {total:,} bytes, expected at most {self.most:,}")
         total = self.size if total is None else total
         with output.open("r+b") as file:
             file.truncate(start)
@@ -107,14 +119,16 @@ class HTTPDownloader:
         )
         with bar:
             try:
-                while first or (first := next(chunks, b"")):
-                    if total is not None and written + len(first) > total:
+                chunk = first
+                while chunk:
+                    if self.size is None and self.most is not None and written + len(chunk) > self.most:
                         file.truncate(0)  # nothing of an endless answer is worth keeping
-                        raise WrongContentError(f"it sends more than the {total:,} bytes expected")
-                    file.write(first)
-                    written += len(first)
-                    bar.update(len(first))
-                    first = b""
+                        raise WrongContentError(f"it sends more than {self.most:,} bytes")
+                    chunk = chunk if total is None else chunk[: total - written]
+                    file.write(chunk)
+                    written += len(chunk)
+                    bar.update(len(chunk))
+                    chunk = b"" if written == total else next(chunks, b"")
             except _BrokenError as error:
                 raise SourceError(f"{error} after {_progress(written, total)}") from None
         if total is not None and written < total:
@@ -175,12 +189,37 @@ def _get(session: "requests.Session", address: str, first: int = 0) -> "requests
         raise _BrokenError(str(error) or type(error).__name__) from None
 
 
-def _chunks(response: "requests.Response") -> Iterator[bytes]:
-    """The body as it was sent: an archive that a server labels as compressed must not be uncompressed."""
+def _refuse_unsafe_redirect(response: "requests.Response", **_: Any) -> None:
+    """Called with every answer, before a redirection is followed."""
+    if response.is_redirect:
+        _check_safe(response.url, urljoin(response.url, response.headers["location"]))
+
+
+def _check_safe(page: str, address: str) -> None:
+    """Refuse to go on from an encrypted page to an address that is not.
+
+    Raises:
+        SourceError: for such an address.
+    """
+    if urlsplit(page).scheme == "https" and urlsplit(address).scheme != "https":
+        raise SourceError(f"it leads from https to {address}, which is not encrypted")
+
+
+def _chunks(response: "requests.Response", most: int | None = None) -> Iterator[bytes]:
+    """The body as it was sent: an archive that a server labels as compressed must not be uncompressed.
+
+    Of a body without an announced length, at most `most` bytes are waited for.
+    """
     import urllib3
 
+    raw = response.raw
     try:
-        yield from response.raw.stream(_CHUNK_BYTES, decode_content=False)
+        if most is None or raw.chunked:
+            yield from raw.stream(_CHUNK_BYTES, decode_content=False)
+            return
+        while chunk := raw.read(min(_CHUNK_BYTES, most), decode_content=False):
+            most -= len(chunk)
+            yield chunk
     except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
         raise _BrokenError(f"no byte came for {_TIMEOUT_SECONDS:g} seconds") from None
     except (urllib3.exceptions.HTTPError, OSError):
@@ -270,6 +309,7 @@ def _drive_address(session: "requests.Session", file_id: str) -> str:
         if form.action is None:
             raise WrongContentError(page_words(page, response.url))
         action = urlsplit(urljoin(response.url, form.action))
+        _check_safe(response.url, action.geturl())
         return action._replace(query=urlencode({**dict(parse_qsl(action.query)), **form.fields})).geturl()
 
 

@@ -19,8 +19,9 @@ from metabridge.archives.downloaders import (
     page_words,
 )
 from metabridge.storage.atomic import is_full_disk, synchronise, try_lock
+from metabridge.storage.kinds import check_file, check_target
 
-__all__ = ["Archive", "fetch", "verify"]
+__all__ = ["Archive", "check_place", "fetch", "verify"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Archive:
         sha256: hexadecimal checksum; this, not the name, identifies the file.
         size: bytes, or `None` if unknown.
         md5: hexadecimal checksum where it is the only one published, which tells a damaged file from a whole one.
-        about: bytes, where they are known roughly, for the question whether the disk has room.
+        about: bytes, where they are known roughly, for the question whether the disk has room; a source that sends
+            more than twice as many is refused.
 
     Raises:
         ValueError: without a checksum; a size alone identifies nothing.
@@ -77,9 +79,10 @@ def verify(path: str | os.PathLike[str], archive: Archive) -> None:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is another file than `archive`.
+        ValueError: if it is another file than `archive`, or no regular file.
     """
     path = Path(path)
+    check_file(path)
     difference = _difference(path, archive)
     if difference is not None:
         raise ValueError(
@@ -121,6 +124,8 @@ def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = Tru
 
     Raises:
         ConnectionError: if no source delivered a file.
+        FileExistsError: if a folder, a link, a named pipe or a device is where the file or its partial download
+            belongs, and it is no link to the verified archive.
         ValueError: if one delivered another file, by size or checksum, and no other the right one.
         OSError: if the disk has not enough space; the message says how much is needed.
     """
@@ -130,6 +135,8 @@ def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = Tru
     if seen and difference is None:
         _remove_partial(target)
         return target
+    check_place(archive, folder)
+    check_target(target)
     answers = [f"{target}, already there: {difference}"] if seen else []
     wrong_content = False
     with _partial_file(target, progress) as part:
@@ -145,6 +152,21 @@ def fetch(archive: Archive, folder: str | os.PathLike[str], progress: bool = Tru
                 wrong_content |= isinstance(error, WrongContentError)
                 answers.append(f"{url}: {error}")
     raise (ValueError if wrong_content else ConnectionError)(_failure(archive, target, part, answers))
+
+
+def check_place(archive: Archive, folder: str | os.PathLike[str]) -> None:
+    """Check that a download can be put into `folder`, before it is begun; nothing is opened.
+
+    A link to a file may lead to the archive, which `fetch` finds out.
+
+    Raises:
+        FileExistsError: if a folder, a named pipe, a device or a link to one of these or to nothing is in its place, or
+            anything but a file in the place of a partial download.
+    """
+    target = Path(folder) / archive.name
+    if not target.is_file():
+        check_target(target)
+    check_target(_partial_path(target))
 
 
 def _identity(path: Path) -> tuple[int, ...]:
@@ -182,7 +204,7 @@ def _deliver(url: str, archive: Archive, part: Path, progress: bool) -> None:
 
 def _download(url: str, archive: Archive, part: Path, progress: bool) -> None:
     try:
-        HTTPDownloader(archive.size, progress)(url, part)
+        HTTPDownloader(archive.size, progress, 2 * archive.about or None)(url, part)
     except ValueError as error:  # an address that is none
         raise SourceError(str(error)) from None
 
@@ -214,7 +236,7 @@ def _partial_file(target: Path, progress: bool) -> Iterator[Path]:
 
     Where the file system has no locks it is under a name of its own, and not kept.
     """
-    path = target.with_name(f".{target.name}.part")
+    path = _partial_path(target)
     while True:
         file = path.open("ab")
         shared = _lock(file, progress, target)
@@ -234,9 +256,15 @@ def _partial_file(target: Path, progress: bool) -> Iterator[Path]:
                 path.unlink()
 
 
+def _partial_path(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
 def _remove_partial(target: Path) -> None:
     """Remove the rest of an interrupted download of an archive that is there by now, unless another process uses it."""
-    path = target.with_name(f".{target.name}.part")
+    path = _partial_path(target)
+    if not path.is_file():
+        return
     with suppress(OSError), path.open("r+b") as file:
         if try_lock(file):
             path.unlink()

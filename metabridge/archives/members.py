@@ -13,10 +13,13 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Self
 
+from metabridge.storage.kinds import check_file
+
 __all__ = ["FolderMembers", "Members", "TarMembers", "ZipMembers", "open_members"]
 
 MAX_MEMBER_BYTES = 16 << 20
 MAX_TOTAL_BYTES = 4 << 30
+_BLOCK_BYTES = 1 << 20
 
 _CORRUPT = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, OSError)
 
@@ -101,14 +104,15 @@ def open_members(
 
     Raises:
         FileNotFoundError: if there is nothing at `path`.
-        ValueError: for a corrupt archive, an oversized member, or an entry of a folder that is neither file nor folder
-            or leads out of it.
+        ValueError: for a corrupt archive, a device or named pipe, an oversized member, or an entry of a folder that is
+            neither file nor folder or leads out of it.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"there is no archive or folder at {path}; check the path.")
     if path.is_dir():
         return FolderMembers(path, max_member_bytes, max_total_bytes)
+    check_file(path)
     with path.open("rb") as file:
         kind = ZipMembers if file.read(2) == b"PK" else TarMembers
     limits = _Limits(path, max_member_bytes, max_total_bytes)
@@ -181,11 +185,18 @@ class TarMembers(Members):
         try:
             # `tar` writes names from "./" on when it is given a whole folder
             self._infos = {info.name.removeprefix("./"): info for info in self._tar if info.isreg()}
+            self._read_to_the_end()
         except BaseException:
             self._tar.close()
             raise
         self.names = tuple(sorted(self._infos))
         self.sizes = {name: info.size for name, info in self._infos.items()}
+
+    def _read_to_the_end(self) -> None:
+        """Behind the last member a compressed file has the checksum of its content, which is looked at there alone."""
+        file = self._tar.fileobj
+        while file is not None and file.read(_BLOCK_BYTES):
+            pass
 
     def _stored_order(self) -> Iterable[str]:
         return self._infos  # as they were found

@@ -55,7 +55,7 @@ def _benchmark_rows(root: Path) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for benchmark in BENCHMARKS.values():
         for name, variant in benchmark.variants.items():
-            facts = inspect_store(store_path(benchmark, root, name), variant)
+            facts = inspect_store(store_path(benchmark, root, name), benchmark, name)
             counts = (*_counts(variant, facts), _shape(variant.example_shape), _disk(facts))
             rows.append((benchmark.name, name, *counts, benchmark.terms, _state(facts), benchmark.description))
     return rows
@@ -93,7 +93,7 @@ def _print_benchmark(benchmark: "Benchmark", root: Path, names: bool) -> None:
 
     typer.echo(f"{benchmark.title}: {benchmark.description}\nterms: {benchmark.licence}")
     for name, variant in benchmark.variants.items():
-        facts = inspect_store(store_path(benchmark, root, name), variant)
+        facts = inspect_store(store_path(benchmark, root, name), benchmark, name)
         classes, examples = _counts(variant, facts)
         disk = _disk(facts)
         typer.echo(f"\n{name}: {classes} classes, {examples or 'unknown'} examples of {_shape(variant.example_shape)}")

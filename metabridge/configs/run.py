@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from metabridge.checks import is_count, require
+from metabridge.checks import check_seed, is_count, require
 from metabridge.configs.algorithms import AlgorithmConfig, MAMLConfig
 from metabridge.configs.episode import EpisodeConfig
 from metabridge.configs.network import ModelConfig
@@ -45,6 +45,7 @@ class RunConfig(Config):
         require(is_count(self.steps), "steps", "a positive integer", self.steps)
         seed_fits = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         require(seed_fits, "seed", "an integer", self.seed)
+        check_seed(self.seed, "seed")
         ways = self.episode.ways
         solvable = ways is not None or self.algorithm.solves_regression
         wanted = f"one that solves regressions, as {self.dataset} has no classes"

@@ -20,13 +20,14 @@ from typing import Any, ClassVar, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.archives.fetch import Archive, fetch, verify
+from metabridge.archives.fetch import Archive, check_place, fetch, verify
 from metabridge.checks import check_choice, check_integer
 from metabridge.episodes.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
 from metabridge.episodes.splitters import Splitter
 from metabridge.sources import ArraySource, HDF5Source, write_store
 from metabridge.sources.hdf5 import Block, HDF5Selection
 from metabridge.storage.atomic import remove_orphans
+from metabridge.storage.kinds import check_target
 from metabridge.transforms import Categorical, ClassAugmentation, ImageTransform
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "Variant",
     "blocks_of_classes",
     "build",
+    "check_identity",
     "split_table",
     "store_path",
     "table_split",
@@ -161,6 +163,7 @@ class Arguments(TypedDict, total=False):
     dataset_transform: Splitter | None
     class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None
     download: bool
+    check_examples: bool
 
 
 class StoredMetaDataset(CombinationMetaDataset):
@@ -183,12 +186,14 @@ class StoredMetaDataset(CombinationMetaDataset):
             class.
         download: fetch and build what is not built yet. Before that the other arguments are checked, as far as that is
             possible without the examples.
+        check_examples: compare the examples of each class with their stored digest when the class is first read; see
+            `HDF5Source`.
 
     Raises:
         FileNotFoundError: if the benchmark is not built and `download` is false.
         TypeError: if `num_classes_per_task` is no integer.
-        ValueError: for an unknown meta-split or one without classes, fewer classes than ways, or more examples than
-            the smallest class has.
+        ValueError: for a store of something else under the benchmark's name, an unknown meta-split or one without
+            classes, fewer classes than ways, or more examples than the smallest class has.
     """
 
     benchmark: ClassVar[Benchmark]
@@ -209,6 +214,7 @@ class StoredMetaDataset(CombinationMetaDataset):
         dataset_transform: Splitter | None = None,
         class_augmentations: Sequence[ClassAugmentation] | Mapping[str, Sequence[ClassAugmentation]] | None = None,
         download: bool = False,
+        check_examples: bool = True,
     ) -> None:
         num_classes_per_task = check_integer(num_classes_per_task, "num_classes_per_task", "pass for example 5")
         meta_split = resolve_meta_split(meta_train, meta_val, meta_test, meta_split)
@@ -227,7 +233,8 @@ class StoredMetaDataset(CombinationMetaDataset):
             raise FileNotFoundError(
                 f"{title} is not built: there is no {store}. {_how_to_build(self.benchmark, root, variant)}"
             )
-        source = HDF5Source(store)
+        source = HDF5Source(store, check_examples)
+        check_identity(source, self.benchmark, variant)
         classes = _classes_of(title, splits, split, meta_split, source.class_names)
         kept = self._kept(source.select(_ids(source.class_names, classes, store)))
         self._take(kept, *arguments, self._transform(source, transform))
@@ -318,6 +325,28 @@ def _opened(store: Path) -> HDF5Source | None:
         return None
 
 
+def check_identity(source: HDF5Source, benchmark: Benchmark, variant: str) -> None:
+    """Check that a store is the one that its name promises.
+
+    Raises:
+        ValueError: unless it was built as this variant and its examples have the variant's shape and dtype.
+    """
+    chosen = benchmark.variants[variant]
+    expected = (benchmark.name, variant, _form(chosen.example_shape, chosen.dtype))
+    facts = source.provenance
+    found = (facts.get("benchmark"), facts.get("variant"), _form(source.example_shape, source.dtype))
+    if found != expected:
+        raise ValueError(
+            f"{source.path} must hold the benchmark {expected[0]!r}, variant {expected[1]!r}, of examples "
+            f"{expected[2]}; it holds {found[0]!r}, variant {found[1]!r}, of examples {found[2]}: move the file away, "
+            "and build what belongs there."
+        )
+
+
+def _form(example_shape: tuple[int, ...], dtype: npt.DTypeLike) -> str:
+    return f"{tuple(example_shape)} {np.dtype(dtype).name}"
+
+
 def build(
     benchmark: Benchmark,
     root: str | os.PathLike[str],
@@ -346,11 +375,12 @@ def build(
 
     Raises:
         ConnectionError: if no address delivers an archive.
+        FileExistsError: if a folder, a link, a named pipe or a device is where the store or a download belongs.
         FileNotFoundError: if `source` does not exist or does not hold what is needed, or is `None` for a variant
             that has no download.
         OSError: if the disk has not enough space for the store and what is to be downloaded, before anything is.
-        ValueError: for an unknown variant, a wrong checksum, an unsafe or damaged archive or image, and for files of
-            another dataset.
+        ValueError: for an unknown variant, a store of something else under this name, a wrong checksum, an unsafe or
+            damaged archive or image, and for files of another dataset.
     """
     variant = benchmark.variant_name(variant)
     store, chosen = store_path(benchmark, root, variant), benchmark.variants[variant]
@@ -358,6 +388,7 @@ def build(
         remove_orphans(store)  # they would take space, and once the store is built no writer removes them
     built = _opened(store)
     if built is not None:
+        check_identity(built, benchmark, variant)
         if progress:
             unread = "" if source is None else f" {source} was not read."
             print(
@@ -365,6 +396,7 @@ def build(
                 file=sys.stderr,
             )
         return store
+    check_target(store)
     if source is None:
         if chosen.by_hand:
             raise FileNotFoundError(
@@ -372,6 +404,8 @@ def build(
                 f"and checked. {_how_to_build(benchmark, root, variant)}"
             )
         downloads = Path(root) / benchmark.downloads / "downloads"
+        for archive in chosen.archives:
+            check_place(archive, downloads)
         _check_space(store, chosen, downloads)
         try:
             paths = [fetch(archive, downloads, progress) for archive in chosen.archives]
@@ -493,7 +527,7 @@ def _in_folder(source: Path, archive: Archive, folder: str | None) -> Path:
 
 def _check_form(benchmark: Benchmark, variant: str, content: Content) -> None:
     chosen = benchmark.variants[variant]
-    announced, found = (f"{tuple(each.example_shape)} {np.dtype(each.dtype)}" for each in (chosen, content))
+    announced, found = (_form(each.example_shape, each.dtype) for each in (chosen, content))
     if found != announced:
         raise RuntimeError(
             f"the builder of {_title(benchmark, variant)} must make examples of {announced}, as its variant says, it "

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from metabridge.datasets.benchmarks import Content
 from metabridge.datasets.images import decode, decoder, squashed
 from metabridge.episodes.metadatasets import META_SPLITS
+from metabridge.storage.kinds import check_file
 
 __all__ = ["CLASS_SIZES", "class_folders", "is_ilsvrc_folder", "is_wnid", "read_ilsvrc"]
 
@@ -179,6 +180,7 @@ def _some(words: Sequence[str]) -> str:
 def _content(path: Path) -> bytes:
     """A file's bytes; an error names the file, also where the disk fails in the middle of it."""
     try:
+        check_file(path)
         return path.read_bytes()
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}); check the disk and try again.") from error

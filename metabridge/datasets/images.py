@@ -10,8 +10,6 @@ import numpy.typing as npt
 
 __all__ = ["centre_crop", "decode", "decoder", "exactly", "is_image", "squashed"]
 
-_BROKEN_IMAGE = (OSError, SyntaxError, ValueError, EOFError)  # SyntaxError: Pillow's word for a broken PNG
-
 _MOST_PIXELS = 64 << 20  # Pillow would decode up to 179 million, and warn
 
 Image = Any
@@ -51,7 +49,9 @@ def decode(
             raise ValueError(f"it has {opened.width}x{opened.height} pixels")
         image = shape(opened if mode is None else opened.convert(mode))
         array = np.asarray(image)  # reads what no conversion has read
-    except (*_BROKEN_IMAGE, Pillow.DecompressionBombError, Pillow.DecompressionBombWarning) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow reports damage as nearly anything: SyntaxError, IndexError, struct.error, …
         reason = f"it is no {' or '.join(forms)} image" if isinstance(error, UnidentifiedImageError) else error
         raise ValueError(f"{archive}: {name!r} cannot be used ({reason}); {remedy}.") from None
     return array if array.ndim == 3 else array[:, :, np.newaxis]

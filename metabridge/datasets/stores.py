@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from metabridge.datasets.benchmarks import Benchmark, Variant
+from metabridge.datasets.benchmarks import Benchmark, check_identity
 from metabridge.datasets.catalogue import BENCHMARKS, TOYS
 from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
 from metabridge.episodes.splitters import ClassSplitter
@@ -34,7 +34,7 @@ class StoreFacts(NamedTuple):
     path: Path
     """Where the store is, or will be once it is built."""
     state: str
-    """`"not built"`, `"built"`, `"other format"` or `"damaged"`."""
+    """`"not built"`, `"built"`, `"other format"`, `"other content"`, `"damaged"` or `"unreadable"`."""
     num_bytes: int
     """Size of the file; of a store that is not built the expected size of its examples, 0 where it is unknown."""
     class_sizes: Mapping[str, int]
@@ -44,30 +44,46 @@ class StoreFacts(NamedTuple):
     fingerprint: str = ""
     """The recorded fingerprint, empty unless the store is built."""
     note: str = ""
-    """How the examples were made, or how the file is damaged and what to do."""
+    """How the examples were made, or why the file cannot be used and what to do."""
 
     def count(self, classes: Sequence[str]) -> int:
         """Count the examples of these classes."""
         return sum(self.class_sizes.get(name, 0) for name in classes)
 
 
-def inspect_store(path: str | os.PathLike[str], variant: Variant | None = None) -> StoreFacts:
-    """Tell the facts of the store at `path`, built or not.
+def inspect_store(
+    path: str | os.PathLike[str], benchmark: Benchmark | None = None, variant: str | None = None
+) -> StoreFacts:
+    """Tell the facts of the store at `path`, built or not; an error of the file is one of them.
 
     Args:
         path: the store's file, as `store_path` gives it.
-        variant: the variant of a benchmark that belongs there, for the facts of a store that is not built.
+        benchmark: the benchmark that belongs there, for the facts of a store that is not built.
+        variant: which of its variants; `None` means the first.
     """
     path = Path(path)
-    expected = () if variant is None else tuple(variant.example_shape)
-    if not path.is_file():
-        return StoreFacts(path, "not built", 0 if variant is None else variant.num_bytes, {}, expected)
-    num_bytes = path.stat().st_size
+    variant = None if benchmark is None else benchmark.variant_name(variant)
+    expected: tuple[int, ...] = ()
+    num_bytes = announced = 0
+    if benchmark is not None and variant is not None:
+        chosen = benchmark.variants[variant]
+        expected, announced = tuple(chosen.example_shape), chosen.num_bytes
     try:
+        num_bytes = path.stat().st_size
         stored = HDF5Source(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return StoreFacts(path, "not built", announced, {}, expected)
+    except FormatVersionError as error:
+        return StoreFacts(path, "other format", num_bytes, {}, expected, note=str(error))
     except ValueError as error:
-        state = "other format" if isinstance(error, FormatVersionError) else "damaged"
-        return StoreFacts(path, state, num_bytes, {}, expected, note=str(error))
+        return StoreFacts(path, "damaged", num_bytes, {}, expected, note=str(error))
+    except (OSError, MemoryError) as error:
+        return StoreFacts(path, "unreadable", num_bytes, {}, expected, note=str(error))
+    if benchmark is not None and variant is not None:
+        try:
+            check_identity(stored, benchmark, variant)
+        except ValueError as error:
+            return StoreFacts(path, "other content", num_bytes, {}, expected, note=str(error))
     sizes = dict(zip(stored.class_names, stored.class_sizes.tolist(), strict=True))
     note = f"preparation: {stored.provenance.get('preparation', 'not recorded')}"
     return StoreFacts(path, "built", num_bytes, sizes, stored.example_shape, stored.fingerprint, note)
@@ -131,7 +147,8 @@ def build_own_store(
 def own_store(dataset: str, root: str | os.PathLike[str]) -> Path | None:
     """Path of the store that `build_own_store` made under this name, `None` if there is none."""
     path = _own_path(dataset, root)
-    return path if dataset not in BENCHMARKS and re.fullmatch(_OWN_NAME, dataset) and path.is_file() else None
+    is_own = dataset not in BENCHMARKS and re.fullmatch(_OWN_NAME, dataset)
+    return path if is_own and os.path.isfile(path) else None  # noqa: PTH113  # no error where it may not be looked at
 
 
 def own_stores(root: str | os.PathLike[str]) -> dict[str, Path]:

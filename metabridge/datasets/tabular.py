@@ -29,6 +29,7 @@ from metabridge.episodes.metadatasets import META_SPLITS
 from metabridge.sources import HDF5Source
 from metabridge.sources.hdf5 import HDF5Selection
 from metabridge.sources.tables import group_labels
+from metabridge.storage.kinds import check_file
 from metabridge.transforms import ImageTransform, Normalize, expand_transforms
 
 __all__ = [
@@ -150,9 +151,9 @@ def read_bach(
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Line numbers and lines that are not empty."""
-    if not path.is_file():
+    if path.is_dir():
         raise ValueError(f"{path} must be one file, it is a folder; pass the file in it.")
-    if path.stat().st_size > _MOST_BYTES:
+    if check_file(path).st_size > _MOST_BYTES:
         raise ValueError(f"{path} must be a text file of at most {_MOST_BYTES:,} bytes; pass the file itself.")
     try:
         text = path.read_text(encoding="utf-8-sig")

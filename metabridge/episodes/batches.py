@@ -1,5 +1,6 @@
 """Episode batches: the arrays of a batch of episodes, framework-neutral."""
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -94,9 +95,20 @@ def arrays_digest(splits: Mapping[str, tuple[npt.NDArray[Any], ...]]) -> str:
 
 
 def to_float32(examples: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Model inputs of stored examples: uint8 images become `x / 255` computed in float32, features are cast."""
+    """Model inputs of stored examples: uint8 images become `x / 255` computed in float32, features are cast.
+
+    Raises:
+        ValueError: for a finite feature that is infinite in float32.
+    """
     if examples.dtype != np.uint8:
-        return examples.astype(np.float32)
+        try:
+            with np.errstate(over="raise"):
+                return examples.astype(np.float32)
+        except FloatingPointError:
+            raise ValueError(
+                f"`examples` must fit float32, got {examples.dtype} features of up to {np.abs(examples).max():g}; "
+                "scale them first."
+            ) from None
     # One pass: the conversion happens in cache-sized pieces inside the division.
     return np.divide(examples, np.float32(255), dtype=np.float32)
 
@@ -119,12 +131,15 @@ def gather_batch(
         augmentations: the single class augmentations.
         transforms: image transforms, one after another.
         query_source: where the examples of all splits but the first are.
+
+    Raises:
+        IndexError: if `plan` names a class or an example that is not there.
     """
     words = transform_words(plan, transforms)
     splits = {}
     for name, slots, examples in read_splits(plan, source, augmentations, query_source):
         inputs = transform_images(transforms, to_float32(examples), [lane[slots.used] for lane in words])
-        labels = plan.labels.reshape(-1)[slots.used // plan.examples.shape[2]]
+        labels = plan.labels.reshape(-1).take(slots.used // plan.examples.shape[2])
         splits[name] = (slots.by_episode(inputs, 0), slots.by_episode(labels, PADDING))
     return EpisodeBatch(plan, splits)
 
@@ -163,17 +178,36 @@ def read_splits(
     Yields:
         The split's name, the places of its examples, the examples themselves `(examples, …)`.
     """
-    number = len(source.class_sizes)
-    for position, (name, columns) in enumerate(plan.split_columns()):
-        slots = _slots(plan, position, name, columns)
-        class_ids = plan.classes.reshape(-1)[slots.used // plan.examples.shape[2]]
-        owner = source if position == 0 or query_source is None else query_source
-        # Without augmentations nothing is divided, which saves a single episode a tenth of its time.
-        base_ids = class_ids % number if augmentations else class_ids
-        examples = owner.gather(base_ids, plan.examples.reshape(-1)[slots.used])
-        if augmentations:
-            augment_classes(examples, class_ids // number, augmentations)
-        yield name, slots, examples
+    names = [name for name, _ in plan.splits]
+    slots = [_slots(plan, position, name, columns) for position, (name, columns) in enumerate(plan.split_columns())]
+    owners = [(source, slots)] if query_source is None else [(source, slots[:1]), (query_source, slots[1:])]
+    parts = [part for owner, mine in owners for part in _read(plan, owner, augmentations, mine)]
+    return zip(names, slots, parts, strict=True)
+
+
+def _read(
+    plan: EpisodePlan, source: ClassSource, augmentations: Sequence[ClassAugmentation], slots: Sequence[Slots]
+) -> list[npt.NDArray[Any]]:
+    """The examples of several splits, which are read at once: a small batch takes as long as the calls it makes."""
+    used = np.concatenate([each.used for each in slots])
+    class_ids = plan.classes.reshape(-1).take(used // plan.examples.shape[2])
+    example_ids = plan.examples.reshape(-1).take(used)
+    if augmentations:  # without them nothing is divided
+        number = len(source.class_sizes)
+        _check_classes(plan, number * (1 + len(augmentations)))
+        examples = source.gather(class_ids % number, example_ids)
+        augment_classes(examples, class_ids // number, augmentations)
+    else:
+        examples = source.gather(class_ids, example_ids)
+    ends = itertools.accumulate(len(each.used) for each in slots)
+    return [examples[end - len(each.used) : end] for each, end in zip(slots, ends, strict=True)]
+
+
+def _check_classes(plan: EpisodePlan, number: int) -> None:
+    """Raise `IndexError` for ids of augmented classes that are not there; a source finds those of its own."""
+    classes = plan.classes
+    if classes.size and not 0 <= classes.min() <= classes.max() < number:
+        raise IndexError(f"`plan` must name classes in [0, {number}), got {classes.min()} to {classes.max()}.")
 
 
 def augment_classes(

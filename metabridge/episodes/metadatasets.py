@@ -7,6 +7,7 @@ import operator
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -112,6 +113,26 @@ class Task:
         return f"Task(index={self.index}, num_classes={self.num_classes}, {len(self)} examples)"
 
 
+class _Fixed:
+    """An attribute that is given to a meta-dataset when it is made; assigning another value later is an error.
+
+    Other attributes were computed from it, so that a new value would change a part of the meta-dataset. It is kept in
+    the instance, where reading finds it as any attribute.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __set__(self, instance: object, value: object) -> None:
+        if self.name in vars(instance):
+            raise AttributeError(f"`{self.name}` of a meta-dataset is fixed; make another meta-dataset with it.")
+        vars(instance)[self.name] = value
+
+
+def _fixed() -> Any:
+    return _Fixed()
+
+
 class MetaDataset(ABC):
     """A family of tasks from which episodes are planned and gathered.
 
@@ -123,6 +144,8 @@ class MetaDataset(ABC):
         target_transform: `Categorical` for permuted labels, `None` for a class's position as its label.
         dataset_transform: a splitter, or `None` to keep all examples of a task together.
     """
+
+    meta_split: str = _fixed()
 
     def __new__(cls, *args: Any, **options: Any) -> Self:
         """Refuse a class that does not say what its tasks are."""
@@ -141,23 +164,66 @@ class MetaDataset(ABC):
         target_transform: Categorical | None = None,
         dataset_transform: Splitter | None = None,
     ) -> None:
-        if target_transform is not None and not isinstance(target_transform, Categorical):
-            raise TypeError(
-                f"`target_transform` must be a Categorical or None, got {target_transform!r}; labels are integers "
-                "either way, and class names are in `dataset.class_names`."
-            )
         self.meta_split = resolve_meta_split(meta_split=meta_split)
         self.target_transform = target_transform
-        self.splitter: Splitter | None = None
-        self._seed = 0
+        self._attached: Splitter | None = None
+        self._seeding = (0, False)  # the seed, and whether it was given; another object after every call of `seed`
         self._sampled = 0
-        if dataset_transform is not None:
-            self.attach(dataset_transform)
+        self.splitter = dataset_transform
+
+    @property
+    def target_transform(self) -> Categorical | None:
+        """`Categorical` for permuted labels, `None` for a class's position as its label."""
+        return self._target_transform
+
+    @target_transform.setter
+    def target_transform(self, value: Categorical | None) -> None:
+        if value is not None and not isinstance(value, Categorical):
+            raise TypeError(
+                f"`target_transform` must be a Categorical or None, got {value!r}; labels are integers either way, and "
+                "class names are in `dataset.class_names`."
+            )
+        if value is not None:
+            self.check_target_transform(value)
+        self._target_transform = value
+
+    @property
+    def splitter(self) -> Splitter | None:
+        """The splitter that divides every task, `None` if its examples stay together."""
+        return self._attached
+
+    @splitter.setter
+    def splitter(self, value: Splitter | None) -> None:
+        if value is not None and not isinstance(value, Splitter):
+            raise TypeError(
+                f"`dataset_transform` must be a splitter or None, got {value!r}; pass for example "
+                "ClassSplitter(num_train_per_class=5, num_test_per_class=15)."
+            )
+        if value is not None:
+            self.check_splitter(value)
+        self._attached = value
+
+    @property
+    def dataset_transform(self) -> Splitter | None:
+        """The splitter, under its name in the constructor."""
+        return self.splitter
+
+    @dataset_transform.setter
+    def dataset_transform(self, value: Splitter | None) -> None:
+        self.splitter = value
 
     @property
     @abstractmethod
     def num_classes_per_task(self) -> int | None:
         """N, or `None` for regression."""
+
+    @property
+    def family(self) -> str:
+        """Words or a digest that identify the tasks: equal families, equal meanings of the ids in a plan.
+
+        They say nothing of splits, labels or seeds of episodes, nor of the examples. `""` is unknown.
+        """
+        return ""
 
     @property
     @abstractmethod
@@ -192,9 +258,22 @@ class MetaDataset(ABC):
 
     def attach(self, splitter: Splitter) -> Self:
         """Divide every task by `splitter`; returns this meta-dataset."""
-        self.check_splitter(splitter)
         self.splitter = splitter
         return self
+
+    def check_plan(self, plan: EpisodePlan) -> None:
+        """Raise `ValueError` if `plan` was made by a meta-dataset of other tasks: its ids mean something else here."""
+        if plan.family not in ("", self.family):
+            raise ValueError(
+                f"`plan` must be of this meta-dataset, {self!r}, it was made by one of other tasks, and its ids stand "
+                "for other examples here; gather it with the meta-dataset that made it."
+            )
+
+    def check_target_transform(self, target_transform: Categorical) -> None:
+        """Raise an error unless labels can be permuted so."""
+        if self.num_classes_per_task is None:
+            raise TypeError(f"`target_transform` must be None for regression, got {target_transform!r}.")
+        target_transform.check(self.num_classes_per_task)
 
     def check_splitter(self, splitter: Splitter) -> None:
         """Raise an error unless every task can be divided by `splitter`."""
@@ -206,16 +285,23 @@ class MetaDataset(ABC):
         self.check_examples_per_class(splitter.examples_per_class)
 
     def seed(self, seed: int | None = None) -> None:
-        """Set the seed of `dataset[…]` and of `sample_task`, and the default of loaders; `None` means 0."""
-        seed = 0 if seed is None else seed
-        self.episode_key(seed)  # refuses what is no integer
-        self._seed = int(seed)
+        """Set the seed of `dataset[…]` and of `sample_task`, and the default of loaders; `None` means 0.
+
+        A loader that was made before without a seed of its own refuses to go on.
+        """
+        self.episode_key(0 if seed is None else seed)  # refuses what is no integer
+        self._seeding = (int(seed or 0), seed is not None)
         self._sampled = 0
 
     @property
     def current_seed(self) -> int:
         """The seed that `dataset[…]` and `sample_task` use."""
-        return self._seed
+        return self._seeding[0]
+
+    @property
+    def is_seeded(self) -> bool:
+        """Whether `seed` was called with a seed."""
+        return self._seeding[1]
 
     @property
     def random_state_seed(self) -> int:
@@ -228,7 +314,7 @@ class MetaDataset(ABC):
 
     def task_key(self, index: object) -> tuple[int, int]:
         """Address of the stream of the one task `index`."""
-        return stream_key(f"task/{self.random_state_seed}/{index}", self._seed, self.meta_split)
+        return stream_key(f"task/{self.random_state_seed}/{index}", self.current_seed, self.meta_split)
 
     @property
     def fingerprint(self) -> str:
@@ -237,7 +323,7 @@ class MetaDataset(ABC):
 
     def episodes(self, indices: npt.ArrayLike, seed: int | None = None) -> EpisodeBatch:
         """Plan and gather the episodes at `indices`; `seed` defaults to the dataset's."""
-        return self.gather(self.plan(self._seed if seed is None else seed, indices))
+        return self.gather(self.plan(self.current_seed if seed is None else seed, indices))
 
     def __getitem__(self, index: Any) -> Task | dict[str, Task]:
         """The task `index`: a `Task`, or a dictionary split → `Task` if a splitter is attached."""
@@ -246,7 +332,7 @@ class MetaDataset(ABC):
     def sample_task(self) -> Task | dict[str, Task]:
         """The next task of the dataset's own stream: call number *i* after `seed(s)` is episode *i* of seed *s*."""
         self._sampled += 1
-        return self.tasks_of(self.plan(self._seed, [self._sampled - 1]))
+        return self.tasks_of(self.plan(self.current_seed, [self._sampled - 1]))
 
     def tasks_of(self, plan: EpisodePlan) -> Task | dict[str, Task]:
         """The single episode of `plan` as tasks."""
@@ -309,6 +395,10 @@ class CombinationMetaDataset(MetaDataset):
     """
 
     kind = "classification"
+    source: ClassSource = _fixed()
+    query_source: ClassSource | None = _fixed()
+    class_augmentations: tuple[ClassAugmentation, ...] = _fixed()
+    transforms: tuple[ImageTransform, ...] = _fixed()
 
     def __init__(
         self,
@@ -342,8 +432,6 @@ class CombinationMetaDataset(MetaDataset):
         for augmentation in self.class_augmentations:
             self._check_augmentation(augmentation)
         self.input_shape = self._transformed_shape()
-        if isinstance(target_transform, Categorical):
-            target_transform.check(num_classes_per_task)
         super().__init__(meta_split, target_transform, dataset_transform)
 
     def _check_augmentation(self, augmentation: ClassAugmentation) -> None:
@@ -367,6 +455,25 @@ class CombinationMetaDataset(MetaDataset):
         for transform in self.transforms:
             probe = transform.apply(probe, transform.draw(np.zeros((1, transform.num_words), dtype=np.uint64)))
         return probe.shape[1:]
+
+    @property
+    def transform(self) -> tuple[ImageTransform, ...]:
+        """The image transforms, under their name in the constructor."""
+        return self.transforms
+
+    @transform.setter
+    def transform(self, value: object) -> None:
+        raise AttributeError("`transform` of a meta-dataset is fixed; make another meta-dataset with it.")
+
+    @cached_property
+    def family(self) -> str:
+        """Hexadecimal BLAKE2b of names and sizes of classes, in their order, and of their augmentations."""
+        digest = Digest(f"metabridge classes\n{self.num_classes}\n").add_texts(self.source.class_names)
+        digest.add_array(np.asarray(self.source.class_sizes), "<i8")
+        digest.add_texts(map(repr, self.class_augmentations))
+        if self.query_source is not None:
+            digest.add_array(np.asarray(self.query_source.class_sizes), "<i8")
+        return digest.hexadecimal()
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
@@ -465,7 +572,7 @@ class CombinationMetaDataset(MetaDataset):
     @property
     def _table(self) -> ClassTable:
         query_sizes = None if self.query_source is None else self.query_source.class_sizes
-        return ClassTable(self.source.class_sizes, self.num_classes, query_sizes)
+        return ClassTable(self.source.class_sizes, self.num_classes, query_sizes, self.family)
 
     def task_plan(self, index: Sequence[int]) -> EpisodePlan:
         """Plan the task of the class tuple `index`, fixed by (seed, class tuple)."""
@@ -486,7 +593,13 @@ class CombinationMetaDataset(MetaDataset):
         return classes
 
     def gather(self, plan: EpisodePlan) -> EpisodeBatch:
-        """Copy the examples a plan names."""
+        """Copy the examples a plan names.
+
+        Raises:
+            IndexError: if it names a class or an example that is not there.
+            ValueError: if it was made by a meta-dataset of other classes.
+        """
+        self.check_plan(plan)
         return gather_batch(plan, self.source, self.class_augmentations, self.transforms, self.query_source)
 
     def __iter__(self) -> Iterator[Task | dict[str, Task]]:

@@ -32,6 +32,8 @@ class EpisodePlan:
         counts: `(B, N, S)` how many of its columns each class uses in each of S splits.
         is_weighted: whether `counts` follow the sizes of classes, as with a `WeightedClassSplitter`. Then `splits`
             holds the largest numbers there can be, unused columns hold −1, and `counts` are part of the digest.
+        family: the meta-dataset's `family`, which says what class ids mean; not part of the digest. A plan of an
+            unknown family, `""`, is gathered by any meta-dataset.
     """
 
     key: tuple[int, int]
@@ -42,6 +44,7 @@ class EpisodePlan:
     splits: tuple[tuple[str, int], ...]
     counts: Integers
     is_weighted: bool = False
+    family: str = ""
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -57,6 +60,7 @@ class EpisodePlan:
             self.splits,
             self.counts[rows],
             self.is_weighted,
+            self.family,
         )
 
     def split_columns(self) -> list[tuple[str, slice]]:

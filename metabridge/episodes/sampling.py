@@ -23,11 +23,13 @@ class ClassTable:
         sizes: `(C,)` examples per class before class augmentation.
         num_classes: C times one plus the number of class augmentations; class id `c` has `sizes[c % C]` examples.
         query_sizes: `(C,)` examples per class of another source, from which all splits but the first come.
+        family: identifies the classes, see `MetaDataset.family`; plans carry it.
     """
 
     sizes: Integers
     num_classes: int
     query_sizes: Integers | None = None
+    family: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ class SamplingRule:
             examples = _choose_counts(example_words, sizes, counts, columns, self.splitter.shuffle)
         else:
             examples = _choose(example_words, sizes, self.splitter.shuffle)
-        return EpisodePlan(key, indices, classes, labels, examples, columns, counts, self.splitter.is_weighted)
+        return EpisodePlan(
+            key, indices, classes, labels, examples, columns, counts, self.splitter.is_weighted, table.family
+        )
 
     def _from_two_sources(self, words: Words, sizes: Integers, query_sizes: Integers, support: int) -> Integers:
         """The first `support` columns from classes of `sizes`, the others from classes of `query_sizes`."""

@@ -80,9 +80,7 @@ class SegmentationMetaDataset(CombinationMetaDataset):
                 f"{source.example_shape} {source.dtype}; use np.concatenate([images, masks[..., None]], axis=-1)."
             )
         if target_transform is not None:
-            raise TypeError(
-                f"`target_transform` must be None, got {target_transform!r}; the targets of a segmentation are masks."
-            )
+            self.check_target_transform(target_transform)
         if num_classes_per_task != 1:
             raise ValueError(
                 f"`num_classes_per_task` must be 1, got {num_classes_per_task!r}: a mask tells one class from the rest."
@@ -96,6 +94,12 @@ class SegmentationMetaDataset(CombinationMetaDataset):
             class_augmentations,
             transform,
             query_source,
+        )
+
+    def check_target_transform(self, target_transform: object) -> None:
+        """Raise `TypeError`: there are no labels."""
+        raise TypeError(
+            f"`target_transform` must be None, got {target_transform!r}; the targets of a segmentation are masks."
         )
 
     @property
@@ -127,8 +131,10 @@ class SegmentationMetaDataset(CombinationMetaDataset):
         """Copy the images and masks a plan names.
 
         Raises:
-            ValueError: if a mask holds anything but 0, 1 and 255.
+            IndexError: if it names a class or an example that is not there.
+            ValueError: if it was made by a meta-dataset of other classes, or a mask holds anything but 0, 1 and 255.
         """
+        self.check_plan(plan)
         transforms: Any = self.transforms  # all of them MaskTransforms
         words = transform_words(plan, transforms)
         splits = {}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_count, check_integer, check_share, require
+from metabridge.checks import check_count, check_seed, check_share, require
 
 __all__ = ["ClassSplitter", "Divisible", "Splitter", "WeightedClassSplitter", "WeightedSplitter"]
 
@@ -52,7 +52,7 @@ class Splitter:
         names = [name for name, _ in counts]
         require(len(set(names)) == len(names), "splits", "pairs of distinct names and counts", self.splits)
         object.__setattr__(self, "splits", tuple(counts))
-        object.__setattr__(self, "random_state_seed", check_integer(self.random_state_seed, "random_state_seed"))
+        object.__setattr__(self, "random_state_seed", check_seed(self.random_state_seed, "random_state_seed"))
 
     @property
     def examples_per_class(self) -> int:
@@ -100,6 +100,10 @@ class WeightedSplitter(Splitter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for argument, values in (("weights", self.weights), ("maxima", self.maxima)):
+            require(
+                len(values) == len(self.splits), argument, f"one value for each of {len(self.splits)} splits", values
+            )
         for (name, minimum), weight, maximum in zip(self.splits, self.weights, self.maxima, strict=True):
             check_share(weight, f"weights[{name!r}]")
             if maximum is not None:

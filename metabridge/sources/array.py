@@ -1,6 +1,6 @@
 """A class source over one array, in memory or memory-mapped."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -8,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.sources.base import ClassIds, Digests, content_fingerprint, digest_classes
-from metabridge.sources.tables import check_classes, check_layout, group_labels, positions_of
+from metabridge.sources.tables import (
+    check_classes,
+    check_layout,
+    check_positions,
+    group_labels,
+    integers_of,
+    positions_of,
+)
 
 __all__ = ["ArraySource"]
 
@@ -32,7 +39,7 @@ class ArraySource:
         class_names: C distinct names.
 
     Raises:
-        TypeError: if `examples` is neither uint8 nor floating point.
+        TypeError: if `examples` is neither uint8 nor floating point, or the table does not hold integers.
         ValueError: if the table does not fit the array, a class is empty, or a name appears twice.
     """
 
@@ -44,8 +51,8 @@ class ArraySource:
         class_names: Sequence[str],
     ) -> None:
         self.examples = np.asarray(examples)
-        self.class_starts = np.asarray(class_starts, dtype=np.int64)
-        self.class_sizes = np.asarray(class_sizes, dtype=np.int64)
+        self.class_starts = integers_of(class_starts, "class_starts")
+        self.class_sizes = integers_of(class_sizes, "class_sizes")
         self.class_names = tuple(class_names)
         self._check()
 
@@ -118,22 +125,28 @@ class ArraySource:
         return self._digest_classes()
 
     def _digest_classes(self) -> Digests:
-        return digest_classes(self.class_sizes, self.dtype, self._blocks())
+        return digest_classes(self.class_sizes, self.dtype, self._blocks(range(len(self))))
 
     def _fingerprint_with(self, class_digests: Digests) -> str:
         return content_fingerprint(self.class_names, self.class_sizes, self.example_shape, self.dtype, class_digests)
 
-    def _blocks(self) -> Iterator[npt.NDArray[Any]]:
-        """The examples in class order, a bounded number of bytes at a time."""
+    def _blocks(self, class_ids: Iterable[int]) -> Iterator[npt.NDArray[Any]]:
+        """The examples of these classes in their order, a bounded number of bytes at a time."""
         row_bytes = max(1, self.examples[:1].nbytes)
         rows = max(1, _HASH_BLOCK_BYTES // row_bytes)
-        for start, size in zip(self.class_starts.tolist(), self.class_sizes.tolist(), strict=True):
+        for class_id in class_ids:
+            start, size = int(self.class_starts[class_id]), int(self.class_sizes[class_id])
             for first in range(start, start + size, rows):
                 yield self.examples[first : min(first + rows, start + size)]
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """One indexed copy; see `ClassSource.gather`."""
-        return self.examples.take(self.class_starts[class_ids] + example_ids, axis=0)
+        check_positions(self.class_sizes, class_ids, example_ids)
+        self._admit(class_ids)
+        return self.examples.take(self.class_starts.take(class_ids) + example_ids, axis=0)
+
+    def _admit(self, class_ids: npt.NDArray[np.int64]) -> None:
+        """Raise an error for damaged examples of these classes, where that can be known."""
 
     def select(self, class_ids: ClassIds) -> "ArraySource":
         """A source of these classes alone, in this order, over the same array."""

@@ -49,6 +49,9 @@ class ClassSource(Protocol):
 
         Returns:
             `(*broadcast shape, *example_shape)` in `dtype`, owned by the caller.
+
+        Raises:
+            IndexError: for a class that is not there, or an example that its class does not have.
         """
 
     def select(self, class_ids: ClassIds) -> "ClassSource":

@@ -1,6 +1,8 @@
 """A class source over a folder of images: one folder per class, decoded when an example is asked for."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy.typing as npt
 from metabridge.digests import Digest
 from metabridge.sources.images import ImagePreparation
 from metabridge.sources.lazy import LazySource
+from metabridge.storage.kinds import check_file
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFolderSource"]
 
@@ -25,10 +28,14 @@ class ImageFolderSource(LazySource):
     left out. Opening lists the files and reads the header of one image; labels need no image at all. Each access
     decodes: `in_memory` or `save_source` do it once and for all.
 
+    The files must stay as they are: one that has another size or time of change than when the source was opened is an
+    error when it is read, also by a pickle of the source in another process. Devices, named pipes and broken links
+    are refused without being opened.
+
     Pixels are what Pillow's `convert` makes of the stored ones, as in torchvision's `ImageFolder`. The EXIF orientation
     is ignored, except that Pillow applies it to TIFF files. Transparency is dropped, not blended, except in mode
-    `"RGBA"`. Palette and CMYK images need a `mode`. Grey images of more than 8 bits are refused; of 16-bit colours
-    Pillow keeps the high byte. Of several frames the first is taken.
+    `"RGBA"`. Images of 1 bit are grey ones of 0 and 255. Palette and CMYK images need a `mode`. Grey images of more
+    than 8 bits are refused; of 16-bit colours Pillow keeps the high byte. Of several frames the first is taken.
 
     The fingerprint is of class names, sizes, `mode`, `resize` and the bytes of every file, read once when it is
     asked for and not decoded: what a JPEG file decodes to is Pillow's matter.
@@ -41,7 +48,8 @@ class ImageFolderSource(LazySource):
 
     Raises:
         FileNotFoundError: if there is no such folder.
-        ValueError: if it has no class folders, one of them has no image, or a link leads round in a circle.
+        ValueError: if it has no class folders, one of them has no image or something other than a file under the name
+            of one, the first image cannot be read, or a link leads round in a circle.
     """
 
     def __init__(
@@ -65,34 +73,46 @@ class ImageFolderSource(LazySource):
                     f"{', '.join(IMAGE_SUFFIXES)}; fill the folder or remove it."
                 )
         self._files = [f"{name}/{file}" for name, found in zip(names, files, strict=True) for file in found]
+        self._states = np.array([_state(self.folder / file) for file in self._files], dtype=np.int64)
         sizes = np.array([len(found) for found in files], dtype=np.int64)
         super().__init__(sizes, names, self._first_shape(), np.dtype(np.uint8))
 
     def _first_shape(self) -> tuple[int, int, int]:
         with self._open(0) as image:
-            try:
-                return self.preparation.shape(image.mode, image.size[::-1])
-            except ValueError as error:
-                raise ValueError(f"{self.where(0)}: {error}") from None
-
-    def _open(self, row: int) -> Any:
-        from PIL import Image, UnidentifiedImageError  # 0.1 s to import, and not needed for sources in memory
-
-        try:
-            return Image.open(self.folder / self._files[row])
-        except UnidentifiedImageError:
-            raise ValueError(f"{self.where(row)} is no image that Pillow can read; remove or replace it.") from None
+            return self.preparation.shape(image.mode, image.size[::-1])
 
     def read(self, row: int) -> npt.NDArray[np.uint8]:
-        """Decode one file as `(H, W, channels)`."""
-        from PIL import Image
+        """Decode one file as `(H, W, channels)`.
 
-        bomb = Image.DecompressionBombError
+        Raises:
+            ValueError: if it was changed since the source was opened, or is no image as required.
+        """
         with self._open(row) as image:
-            try:
-                return self.preparation.from_pillow(image)
-            except (OSError, SyntaxError, ValueError, bomb) as error:  # SyntaxError: Pillow's word for a broken PNG
-                raise ValueError(f"{self.where(row)} cannot be read: {error}") from None
+            return self.preparation.from_pillow(image)
+
+    @contextmanager
+    def _open(self, row: int) -> Iterator[Any]:
+        """A file as a Pillow image; an error of the block is taken for one of the image."""
+        from PIL import Image, UnidentifiedImageError  # 0.1 s to import, and not needed for sources in memory
+
+        self._check_unchanged(row)
+        try:
+            with Image.open(self.folder / self._files[row]) as image:
+                yield image
+        except UnidentifiedImageError:
+            raise ValueError(f"{self.where(row)} is no image that Pillow can read; remove or replace it.") from None
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow reports broken metadata as nearly anything: IndexError, struct.error, …
+            reason = error if isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.where(row)} cannot be read: {reason}") from None
+
+    def _check_unchanged(self, row: int) -> None:
+        if _state(self.folder / self._files[row]) != tuple(self._states[row]):
+            raise ValueError(
+                f"{self.where(row)} was changed since the source was opened; open the folder again, with "
+                f"ImageFolderSource({str(self.folder)!r}, …)."
+            )
 
     def where(self, row: int) -> str:
         """Path of a file."""
@@ -105,8 +125,9 @@ class ImageFolderSource(LazySource):
             self.class_names, self.class_starts.tolist(), self.class_sizes.tolist(), strict=True
         ):
             digest.add(f"{size} {name}\n")
-            for file in self._files[start : start + size]:
-                content = (self.folder / file).read_bytes()
+            for row in range(start, start + size):
+                self._check_unchanged(row)
+                content = (self.folder / self._files[row]).read_bytes()
                 digest.add(f"{len(content)}\n").add(content)
         return digest.hexadecimal()
 
@@ -123,6 +144,22 @@ def _images_below(folder: Path) -> list[str]:
         folders[:] = [name for name in folders if _is_visible(name)]
         found += [(inside / file).as_posix() for file in files if _is_image(file)]
     return sorted(found)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Size and time of change (ns) of a regular file, which is not opened.
+
+    Raises:
+        FileNotFoundError: if there is none any more.
+        ValueError: if it is a device, a named pipe, a folder or a link to nothing.
+    """
+    try:
+        status = check_file(path)
+    except FileNotFoundError:
+        if not path.is_symlink():
+            raise
+        raise ValueError(f"{path} is a link to nothing; remove it.") from None
+    return status.st_size, status.st_mtime_ns
 
 
 def _stop(error: OSError) -> None:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from metabridge.digests import DIGEST_BYTES
 from metabridge.sources.array import ArraySource
 from metabridge.sources.base import ClassIds, Digests, content_fingerprint, digest_classes
-from metabridge.sources.tables import check_classes, check_layout, positions_of
+from metabridge.sources.tables import check_classes, check_layout, integers_of, positions_of
 from metabridge.storage.atomic import is_full_disk, replacing
 from metabridge.storage.seal import SEAL_BYTES, OtherKindError, open_sealed, write_seal
 
@@ -47,10 +47,19 @@ class HDF5Source(ArraySource):
     """A class source in a file written by `write_store`.
 
     Opening reads the table of classes; the examples are memory-mapped, so several processes share their pages,
-    a fork is safe and the file may be larger than memory. A pickled source holds its path, not its examples.
+    a fork is safe and the file may be larger than memory. A pickled source holds its path and its fingerprint, not
+    its examples; unpickling it is an error once another store is at that path.
+
+    The examples of a class are compared with their stored digest when a process reads the class for the first time,
+    so no damaged example is used. This reads the whole class, some 700 MB a second once it is in memory.
+    `check_examples=False` leaves it out, for classes so large that the first episodes would take too long.
+
+    The file must stay as it is while it is open; replace it by another file, as `write_store` does. The system ends a
+    process (signal SIGBUS) that reads beyond the end of a file which was cut short meanwhile.
 
     Args:
         path: the file.
+        check_examples: compare the examples of each class with their stored digest when the class is first read.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -59,9 +68,10 @@ class HDF5Source(ArraySource):
         OSError: if it cannot be read for a reason that may pass, such as too little memory.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], check_examples: bool = True) -> None:
         import h5py  # 0.1 s to import, and not needed for sources in memory
 
+        self.check_examples = check_examples
         self.path = Path(path).absolute()  # a pickled source must be found from another working folder
         if not self.path.is_file():
             raise FileNotFoundError(f"no class source at {self.path}; build it first with `metabridge build`.")
@@ -95,10 +105,11 @@ class HDF5Source(ArraySource):
             _check_table(examples, self._class_digests, stored_sizes, stored_names)
             sizes, names = stored_sizes[()], stored_names.asstr()[()]
             self._stored_fingerprint = str(file.attrs["fingerprint"])
-            self.provenance: dict[str, Any] = json.loads(file.attrs["provenance"])
+            self.provenance: dict[str, Any] = dict(json.loads(file.attrs["provenance"]))
         if sizes.min() < 1 or sizes.sum() != len(examples):
             raise ValueError(f"its class sizes do not add up to its {len(examples)} examples")
         super().__init__(examples, np.cumsum(sizes) - sizes, sizes, tuple(names))
+        self._is_unread = np.full(len(sizes), self.check_examples)
         return found
 
     @property
@@ -117,12 +128,46 @@ class HDF5Source(ArraySource):
         # The recorded digests are content too: selections have their fingerprints from them.
         return self._fingerprint_with(self.class_digests) if found == self.fingerprint else found
 
+    def _admit(self, class_ids: npt.NDArray[np.int64]) -> None:
+        """Compare the examples of the classes that were not read before with their digests.
+
+        Raises:
+            ValueError: if they differ.
+        """
+        unread = self._is_unread[class_ids]
+        if not unread.any():
+            return
+        for class_id in np.unique(np.asarray(class_ids)[unread]).tolist():
+            digest = digest_classes(self.class_sizes[[class_id]], self.dtype, self._blocks([class_id]))
+            if not np.array_equal(digest[0], self.class_digests[class_id]):
+                raise ValueError(
+                    f"{self.path} is damaged: the examples of class {self.class_names[class_id]!r} are not those that "
+                    "were written; delete the file and build it again."
+                )
+            self._is_unread[class_id] = False
+
     def select(self, class_ids: ClassIds) -> "HDF5Selection":
         """A source of these classes alone, in this order, over the same file."""
         return HDF5Selection(self, class_ids)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return HDF5Source, (self.path,)
+        return _open_again, (self.path, self.fingerprint, self.check_examples)
+
+
+def _open_again(path: Path, fingerprint: str, check_examples: bool) -> HDF5Source:
+    """The store that was pickled, where it is still at its path.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if there is another store by now.
+    """
+    source = HDF5Source(path, check_examples)
+    if source.fingerprint != fingerprint:
+        raise ValueError(
+            f"{path} must hold the store that was pickled, of fingerprint {fingerprint}, it holds another one, of "
+            f"{source.fingerprint}; put the former back, or make the meta-dataset anew from this one."
+        )
+    return source
 
 
 def _mapped(raw: BinaryIO, dataset: Any) -> npt.NDArray[Any]:
@@ -156,6 +201,9 @@ class HDF5Selection(ArraySource):
     def class_digests(self) -> Digests:
         """`(C, 16)` uint8: one digest per class, as recorded in the file."""
         return self.parent.class_digests[self.class_ids]
+
+    def _admit(self, class_ids: npt.NDArray[np.int64]) -> None:
+        self.parent._admit(self.class_ids[class_ids])
 
     def select(self, class_ids: ClassIds) -> "HDF5Selection":
         """A source of these classes alone, in this order, over the same file."""
@@ -195,13 +243,14 @@ def write_store(
         The fingerprint, which does not depend on the order in which examples came.
 
     Raises:
-        TypeError: if `dtype` is none of these, or `blocks` are neither all arrays nor all pairs.
+        TypeError: if `dtype` is none of these, `class_sizes` are no integers, or `blocks` are neither all arrays nor
+            all pairs.
         ValueError: if names repeat, a class is empty, or `blocks` hold another number or shape of examples than
             announced, or a row twice or never.
         OSError: if the disk is full, which leaves nothing; the message says how much is needed.
     """
     target = Path(path)
-    sizes = np.asarray(class_sizes, dtype=np.int64)
+    sizes = integers_of(class_sizes, "class_sizes")
     check_classes(class_names, sizes, np.dtype(dtype))
     needed = int(sizes.sum()) * math.prod(example_shape) * np.dtype(dtype).itemsize
     if not needed:

@@ -11,6 +11,7 @@ from metabridge.checks import check_choice, check_size
 __all__ = ["ImagePreparation"]
 
 _CHANNELS = {"L": 1, "RGB": 3, "RGBA": 4}
+_TWO_VALUED = "1"  # Pillow's mode of 1-bit images, which become grey ones of 0 and 255
 _MODES = {channels: mode for mode, channels in _CHANNELS.items()}
 
 
@@ -19,7 +20,7 @@ class ImagePreparation:
     """How images are brought to one form.
 
     Pillow images are taken as they are stored: the EXIF orientation is ignored, and `convert` drops transparency
-    without blending.
+    without blending. Images of 1 bit count as grey.
 
     Attributes:
         mode: `"L"` (grey), `"RGB"` or `"RGBA"`, to which Pillow images are converted; `None` keeps these three
@@ -47,10 +48,10 @@ class ImagePreparation:
     def shape(self, mode: str, size: tuple[int, int]) -> tuple[int, int, int]:
         """Shape of an image of this Pillow mode and `(height, width)` once it is prepared."""
         self._check_mode(mode)
-        return (*(self.size or size), _CHANNELS[self.mode or mode])
+        return (*(self.size or size), _CHANNELS[self.mode or _grey(mode)])
 
     def _check_mode(self, mode: str) -> None:
-        if self.mode is None and mode not in _CHANNELS:
+        if self.mode is None and _grey(mode) not in _CHANNELS:
             raise ValueError(f"images must be of mode 'L', 'RGB' or 'RGBA', got {mode!r}; pass for example mode='RGB'.")
 
     def from_pillow(self, image: Any) -> npt.NDArray[np.uint8]:
@@ -65,8 +66,9 @@ class ImagePreparation:
             )
         if image.mode == "P" and "transparency" in image.info:
             image = image.convert("RGBA")  # or else Pillow warns that the transparency is dropped, as it shall be
-        if self.mode is not None and image.mode != self.mode:
-            image = image.convert(self.mode)
+        mode = self.mode or _grey(image.mode)
+        if image.mode != mode:
+            image = image.convert(mode)
         if self.size is not None and image.size != self.size[::-1]:
             image = image.resize(self.size[::-1], Image.Resampling.LANCZOS)
         pixels = np.asarray(image)
@@ -97,6 +99,11 @@ class ImagePreparation:
         if self.size in (None, pixels.shape[:2]) and self.mode in (None, _MODES.get(pixels.shape[-1])):
             return pixels
         return self.from_pillow(_to_pillow(pixels))
+
+
+def _grey(mode: str) -> str:
+    """The mode of an image once a 1-bit one is grey."""
+    return "L" if mode == _TWO_VALUED else mode
 
 
 def _eight_bits(array: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.sources.base import ClassIds, content_fingerprint, digest_classes
-from metabridge.sources.tables import NO_CLASS, check_classes, check_distinct, check_layout, positions_of
+from metabridge.sources.tables import (
+    NO_CLASS,
+    check_classes,
+    check_distinct,
+    check_layout,
+    check_positions,
+    integers_of,
+    positions_of,
+)
 
 __all__ = ["LazySource", "UnequalExamplesError"]
 
@@ -40,7 +48,7 @@ class LazySource(ABC):
         example_shape: tuple[int, ...],
         dtype: np.dtype[Any],
     ) -> None:
-        self.class_sizes = np.asarray(class_sizes, dtype=np.int64)
+        self.class_sizes = integers_of(class_sizes, "class_sizes")
         self.class_starts = np.cumsum(self.class_sizes) - self.class_sizes
         self.class_names = tuple(class_names)
         self.example_shape = tuple(example_shape)
@@ -60,8 +68,10 @@ class LazySource(ABC):
         """Read the examples one after another; see `ClassSource.gather`.
 
         Raises:
+            IndexError: for a class that is not there, or an example that its class does not have.
             UnequalExamplesError: if an example has another shape or dtype than the first one.
         """
+        check_positions(self.class_sizes, class_ids, example_ids)
         rows = self.class_starts[class_ids] + example_ids
         examples = np.empty((rows.size, *self.example_shape), dtype=self.dtype)
         for position, row in enumerate(rows.ravel().tolist()):

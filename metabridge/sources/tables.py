@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["NO_CLASS", "check_classes", "check_distinct", "check_layout", "group_labels", "label_array", "positions_of"]
+__all__ = [
+    "NO_CLASS",
+    "check_classes",
+    "check_distinct",
+    "check_layout",
+    "check_positions",
+    "group_labels",
+    "integers_of",
+    "label_array",
+    "positions_of",
+]
 
 Integers = npt.NDArray[np.int64]
 
@@ -16,6 +26,7 @@ NO_CLASS = (
 )
 _CHANNELS = (1, 3, 4)
 _MOST_CHANNELS = 16  # of an image in front of whose axes there are only one, three or four rows
+_INT64 = np.dtype(np.int64)
 _PLAIN = (str, bytes, int, float, np.number, np.bool_)
 
 
@@ -106,6 +117,60 @@ def positions_of(class_ids: npt.ArrayLike, number: int) -> Integers:
     if ids.min() < 0 or ids.max() >= number:
         raise IndexError(f"`class_ids` must lie in [0, {number}), got {ids.min()} to {ids.max()}.")
     return ids.astype(np.int64)
+
+
+def integers_of(values: npt.ArrayLike, argument: str) -> Integers:
+    """Integers of any type as int64.
+
+    Raises:
+        TypeError: if they are none: a fraction would be cut off in silence.
+    """
+    found = np.asarray(values)
+    if found.size and found.dtype.kind not in "iu":
+        raise TypeError(f"`{argument}` must be integers, got {found.dtype}; convert them with .astype(np.int64).")
+    return found.astype(np.int64)
+
+
+def check_positions(class_sizes: Integers, class_ids: npt.ArrayLike, example_ids: npt.ArrayLike) -> None:
+    """Check that every class has the example that is asked for.
+
+    An id beyond a class's last example would be an example of the next class.
+
+    Args:
+        class_sizes: `(C,)` examples per class.
+        class_ids: integers.
+        example_ids: integers, broadcast against `class_ids`.
+
+    Raises:
+        TypeError: if one of them holds no integers.
+        IndexError: unless class ids lie in [0, C) and example ids in [0, size of the class).
+    """
+    classes, examples = np.asarray(class_ids), np.asarray(example_ids)
+    if classes.dtype != _INT64 or examples.dtype != _INT64:
+        for argument, ids in (("class_ids", classes), ("example_ids", examples)):
+            if ids.dtype.kind not in "iu":
+                raise TypeError(f"`{argument}` must be integers, got {ids.dtype}.")
+        classes, examples = classes.astype(np.int64), examples.astype(np.int64)
+    if not classes.size or not examples.size:
+        return
+    try:
+        sizes = class_sizes.take(classes)  # refuses ids beyond the last class; negative ones count from the end
+    except IndexError:
+        raise _no_class(classes, len(class_sizes)) from None
+    # As unsigned numbers, negative ids are large ones; the shift makes -1 of a negative class id and 0 of others.
+    outside = (examples | (classes >> 63)).view(np.uint64) >= sizes.view(np.uint64)
+    if np.count_nonzero(outside):
+        if classes.min() < 0:
+            raise _no_class(classes, len(class_sizes))
+        at = int(np.argmax(outside))
+        found = [np.broadcast_to(array, outside.shape).flat[at] for array in (examples, classes, sizes)]
+        raise IndexError(
+            f"`example_ids` must lie in the class, got {found[0]} of class {found[1]}, which has {found[2]} examples."
+        )
+
+
+def _no_class(classes: Integers, number: int) -> IndexError:
+    return IndexError(f"`class_ids` must lie in [0, {number}), got {classes.min()} to {classes.max()}.")
 
 
 def group_labels(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from metabridge.digests import DIGEST_BYTES, Digest
 from metabridge.sources.base import ClassIds, ClassSource, Digests, content_fingerprint
-from metabridge.sources.tables import NO_CLASS, check_distinct, positions_of
+from metabridge.sources.tables import NO_CLASS, check_distinct, check_positions, positions_of
 
 __all__ = ["filter_classes", "rename_classes", "union"]
 
@@ -198,6 +198,7 @@ class _Union(_View):
 
     def gather(self, class_ids: npt.NDArray[np.int64], example_ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         """Copy the examples out of the sources they are in; see `ClassSource.gather`."""
+        check_positions(self.class_sizes, class_ids, example_ids)
         classes, examples = np.broadcast_arrays(class_ids, example_ids)
         found = np.empty((*classes.shape, *self.example_shape), dtype=self.dtype)
         parts, ids = self.parts[classes], self.ids[classes]

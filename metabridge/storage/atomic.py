@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from metabridge.storage.kinds import check_target
+
 __all__ = ["is_full_disk", "remove_orphans", "replacing", "synchronise", "temporary_file", "try_lock"]
 
 
@@ -28,9 +30,11 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
         needed: bytes that will be written, roughly.
 
     Raises:
+        FileExistsError: if `target` is a folder, a link, a named pipe or a device.
         OSError: if the disk is full, before or while the block writes, which leaves nothing; the message says how
             much is needed.
     """
+    check_target(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_orphans(target)
     try:

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from metabridge.storage.kinds import check_file
+
 __all__ = ["SEAL_BYTES", "OtherKindError", "open_sealed", "write_seal"]
 
 SEAL_BYTES = 512
@@ -66,9 +68,10 @@ def open_sealed(path: Path, kind: str, remedy: str) -> Iterator[BinaryIO]:
 
     Raises:
         OtherKindError: if it holds something else.
-        ValueError: if it is damaged or truncated; the message names it.
+        ValueError: if it is damaged or truncated, or no regular file; the message names it.
         OSError: if it cannot be read for a reason that may pass, such as too little memory.
     """
+    check_file(path)
     with path.open("rb") as file:
         try:
             _check_seal(path, file, kind)

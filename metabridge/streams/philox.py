@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_integer
+from metabridge.checks import check_seed
 from metabridge.digests import Digest
 
 __all__ = ["SCHEME_VERSION", "Words", "multiply_high", "philox_words", "stream_key"]
@@ -38,13 +38,14 @@ def stream_key(purpose: str, seed: int, meta_split: str) -> tuple[int, int]:
 
     Args:
         purpose: what the numbers decide, for example `"episode"`.
-        seed: any Python integer, negative ones included.
+        seed: any integer of at most 1024 bits, negative ones included.
         meta_split: `"train"`, `"val"` or `"test"`.
 
     Raises:
         TypeError: if `seed` is not an integer (a `bool` or a `float` would silently alias another seed).
+        ValueError: if it has more than 1024 bits.
     """
-    seed = check_integer(seed, "seed", "pass for example seed=0")
+    seed = check_seed(seed, "seed", "pass for example seed=0")
     text = f"metabridge/{SCHEME_VERSION}\npurpose={purpose}\nseed={seed}\nmeta_split={meta_split}\n"
     digest = Digest(text).to_bytes()
     return int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")

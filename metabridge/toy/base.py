@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_count, check_number, is_count
+from metabridge.checks import check_count, check_number, is_count, require
 from metabridge.episodes.batches import WHOLE, Arrays, EpisodeBatch
-from metabridge.episodes.metadatasets import MetaDataset, Task
+from metabridge.episodes.metadatasets import MetaDataset, Task, resolve_meta_split
 from metabridge.episodes.plans import EpisodePlan
 from metabridge.episodes.sampling import ClassTable, SamplingRule
 from metabridge.episodes.splitters import Splitter
@@ -22,6 +22,7 @@ TaskParameters = dict[str, Floats]
 
 _INPUT_LANE = 1
 _NOISE_LANE = 2
+_MOST_POINTS = 2**31
 
 
 class ToyMetaDataset(MetaDataset):
@@ -40,11 +41,15 @@ class ToyMetaDataset(MetaDataset):
         num_samples_per_task: points per episode, to be divided by the splitter.
         num_tasks: number of different tasks.
         noise_std: standard deviation of Gaussian noise added to the targets, `None` for none.
-        meta_split: `"train"`, `"val"` or `"test"`: three independent families.
+        meta_split: `"train"`, `"val"` or `"test"`: three independent families. Without it, and without one of the
+            three flags, `"train"`.
         dataset_transform: a splitter.
+        meta_train: the family `"train"`; at most one of these three, or `meta_split`, may be given.
+        meta_val: the family `"val"`.
+        meta_test: the family `"test"`.
 
     Raises:
-        ValueError: for counts below 1, a negative noise, or fewer points than the splitter needs.
+        ValueError: for counts below 1, a negative noise, several meta-splits, or fewer points than the splitter needs.
     """
 
     def __init__(
@@ -52,13 +57,21 @@ class ToyMetaDataset(MetaDataset):
         num_samples_per_task: int,
         num_tasks: int = 1_000_000,
         noise_std: float | None = None,
-        meta_split: str = "train",
+        meta_split: str | None = None,
         dataset_transform: Splitter | None = None,
+        *,
+        meta_train: bool = False,
+        meta_val: bool = False,
+        meta_test: bool = False,
     ) -> None:
         self.num_samples_per_task = check_count(num_samples_per_task, "num_samples_per_task")
+        require(num_samples_per_task <= _MOST_POINTS, "num_samples_per_task", "at most 2**31", num_samples_per_task)
         self._num_tasks = check_count(num_tasks, "num_tasks")
+        require(num_tasks < 2**63, "num_tasks", "below 2**63", num_tasks)
+        if meta_split is None and not (meta_train or meta_val or meta_test):
+            meta_split = "train"
         self.noise_std = None if noise_std is None else check_number(noise_std, "noise_std", least=0)
-        super().__init__(meta_split, None, dataset_transform)
+        super().__init__(resolve_meta_split(meta_train, meta_val, meta_test, meta_split), None, dataset_transform)
 
     @property
     @abstractmethod
@@ -131,6 +144,11 @@ class ToyMetaDataset(MetaDataset):
         return self._num_tasks
 
     @property
+    def family(self) -> str:
+        """What decides the function of a task with a given number."""
+        return f"{type(self).__name__}, meta-{self.meta_split}, seed {self.current_seed}"
+
+    @property
     def description(self) -> dict[str, Any]:
         """Everything besides episode seed and index that decides an episode, as JSON-ready values."""
         return {
@@ -169,7 +187,7 @@ class ToyMetaDataset(MetaDataset):
     @property
     def _table(self) -> ClassTable:
         """A task is drawn as a class of one-way episodes is: all have as many points."""
-        return ClassTable(np.array([self.num_samples_per_task]), self.num_tasks)
+        return ClassTable(np.array([self.num_samples_per_task]), self.num_tasks, family=self.family)
 
     def task_plan(self, index: int) -> EpisodePlan:
         """Plan task number `index`, fixed by (seed, index)."""
@@ -178,8 +196,18 @@ class ToyMetaDataset(MetaDataset):
         return self._rule.draw_task(self.task_key(index), (index,), self._table)
 
     def gather(self, plan: EpisodePlan) -> EpisodeBatch:
-        """Compute the points a plan names: inputs and targets `(B, k, 1)` float32 for every split."""
+        """Compute the points a plan names: inputs and targets `(B, k, 1)` float32 for every split.
+
+        Raises:
+            IndexError: if it names a task or a point that is not there.
+            ValueError: if it was made by a meta-dataset of other tasks.
+        """
+        self.check_plan(plan)
         tasks, points = plan.classes[:, 0], plan.examples[:, 0]
+        if points.size and not 0 <= points.min() <= points.max() < self.num_samples_per_task:
+            raise IndexError(
+                f"`plan` must name points in [0, {self.num_samples_per_task}), got {points.min()} to {points.max()}."
+            )
         parameters = self.task_parameters(tasks)
         words = philox_words(plan.key, plan.indices, self.num_samples_per_task, _INPUT_LANE)
         inputs = np.take_along_axis(self.inputs_from_words(parameters, words), points, axis=1)

@@ -35,11 +35,15 @@ class Harmonic(ToyMetaDataset):
         num_samples_per_task: points per episode, to be divided by the splitter.
         num_tasks: number of different tasks, Torchmeta's by default; none is stored.
         noise_std: standard deviation of Gaussian noise added to the targets, `None` for none.
-        meta_split: `"train"`, `"val"` or `"test"`: three independent families.
+        meta_split: `"train"`, `"val"` or `"test"`: three independent families. Without it, and without one of the
+            three flags, `"train"`.
         dataset_transform: a splitter.
+        meta_train: the family `"train"`; at most one of these three, or `meta_split`, may be given.
+        meta_val: the family `"val"`.
+        meta_test: the family `"test"`.
 
     Raises:
-        ValueError: for counts below 1, a negative noise, or fewer points than the splitter needs.
+        ValueError: for counts below 1, a negative noise, several meta-splits, or fewer points than the splitter needs.
     """
 
     centre_range = (-4.0, 4.0)
@@ -51,10 +55,23 @@ class Harmonic(ToyMetaDataset):
         num_samples_per_task: int,
         num_tasks: int = 5_000,
         noise_std: float | None = None,
-        meta_split: str = "train",
+        meta_split: str | None = None,
         dataset_transform: Splitter | None = None,
+        *,
+        meta_train: bool = False,
+        meta_val: bool = False,
+        meta_test: bool = False,
     ) -> None:
-        super().__init__(num_samples_per_task, num_tasks, noise_std, meta_split, dataset_transform)
+        super().__init__(
+            num_samples_per_task,
+            num_tasks,
+            noise_std,
+            meta_split,
+            dataset_transform,
+            meta_train=meta_train,
+            meta_val=meta_val,
+            meta_test=meta_test,
+        )
 
     @property
     def parameter_ranges(self) -> dict[str, tuple[float, float]]:

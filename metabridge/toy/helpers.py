@@ -2,6 +2,7 @@
 
 from typing import Any, TypeVar
 
+from metabridge.checks import check_count
 from metabridge.episodes.splitters import ClassSplitter
 from metabridge.toy.base import ToyMetaDataset
 from metabridge.toy.harmonic import Harmonic
@@ -23,7 +24,7 @@ def sinusoid(
         shuffle: draw which points are support at random.
         test_shots: query points (key `"test"`); `None` means as many as `shots`.
         seed: the dataset's seed, which chooses the family of tasks; `None` means 0.
-        kwargs: further arguments of `Sinusoid`, for example `noise_std` or `meta_split`. Unless given,
+        kwargs: further arguments of `Sinusoid`, for example `noise_std` or `meta_test=True`. Unless given,
             `num_samples_per_task` is `shots + test_shots` (Torchmeta documents this argument and then fails).
 
     Raises:
@@ -58,7 +59,8 @@ def _few_shot(
     seed: int | None,
     arguments: dict[str, Any],
 ) -> Problem:
-    test_shots = shots if test_shots is None else test_shots
+    shots = check_count(shots, "shots", advice="pass for example 10")
+    test_shots = shots if test_shots is None else check_count(test_shots, "test_shots", advice="pass for example 10")
     splitter = ClassSplitter(shuffle=shuffle, num_train_per_class=shots, num_test_per_class=test_shots)
     arguments = {"num_samples_per_task": splitter.examples_per_class, **arguments}
     dataset = problem(**arguments, dataset_transform=splitter)

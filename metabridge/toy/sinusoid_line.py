@@ -33,11 +33,15 @@ class SinusoidAndLine(Sinusoid):
         num_samples_per_task: points per episode, to be divided by the splitter.
         num_tasks: number of different sinusoids and lines; none is stored.
         noise_std: standard deviation of Gaussian noise added to the targets, `None` for none.
-        meta_split: `"train"`, `"val"` or `"test"`: three independent families.
+        meta_split: `"train"`, `"val"` or `"test"`: three independent families. Without it, and without one of the
+            three flags, `"train"`.
         dataset_transform: a splitter.
+        meta_train: the family `"train"`; at most one of these three, or `meta_split`, may be given.
+        meta_val: the family `"val"`.
+        meta_test: the family `"test"`.
 
     Raises:
-        ValueError: for counts below 1, a negative noise, or fewer points than the splitter needs.
+        ValueError: for counts below 1, a negative noise, several meta-splits, or fewer points than the splitter needs.
     """
 
     slope_range = (-3.0, 3.0)

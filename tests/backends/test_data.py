@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -470,6 +471,21 @@ def test_a_spawned_worker_gets_the_dataset(torch_kit):
         DATASETS["sinusoid"](), 4, seed=0, num_batches=5, num_workers=1, multiprocessing_context="spawn"
     )
     assert digests(torch_kit, loader) == expected_digests(DATASETS["sinusoid"](), seed=0)
+
+
+@pytest.mark.parametrize("message", ["DataLoader worker (pid(s) 3) exited unexpectedly", "something else"])
+def test_a_worker_that_died_is_explained(torch_kit, message):
+    """A store that is cut short while it is mapped ends its readers, of which torch knows nothing."""
+
+    def batches():
+        yield 1
+        raise RuntimeError(message)
+
+    explained = torch_kit.data._explained(batches())
+    assert next(explained) == 1
+    with pytest.raises(RuntimeError, match=f"^{re.escape(message)}") as caught:
+        next(explained)
+    assert ("cut short" in str(caught.value)) == message.startswith("DataLoader worker")
 
 
 def test_images_are_shared_by_the_table_and_not_changed(backend):

@@ -19,6 +19,7 @@ ADMITTED = {
     "check_number": [(-2, -2.0), (0.5, 0.5), (np.float32(0.5), 0.5), (np.int64(3), 3.0)],
     "check_positive": [(2, 2.0), (np.float16(0.5), 0.5), (5e-324, 5e-324)],
     "check_share": [(1, 1.0), (0.25, 0.25), (np.float32(0.25), 0.25)],
+    "check_seed": [(-3, -3), (np.int8(-3), -3), (2**1024 - 1, 2**1024 - 1)],
     "check_size": [(5, (5, 5)), ((3, 4), (3, 4)), ([np.int64(3), 4], (3, 4))],
 }
 REFUSED = {
@@ -27,6 +28,7 @@ REFUSED = {
     "check_number": (ValueError, "a finite number", NO_NUMBERS),
     "check_positive": (ValueError, "a positive finite number", [*NO_NUMBERS, 0, -0.0, -1e-9]),
     "check_share": (ValueError, "a number in (0, 1]", [*NO_NUMBERS, 0, -0.5, 1.0000001, 2]),
+    "check_seed": (TypeError, "an integer", NO_INTEGERS),
     "check_size": (
         ValueError,
         "a positive side or a pair (height, width)",
@@ -57,6 +59,17 @@ def test_a_bound_is_part_of_the_constraint():
         checks.check_count(2, "argument", least=3, advice="write 3")
     with pytest.raises(ValueError, match=r"^`argument` must be a finite number of at least 0, got -0\.5\.$"):
         checks.check_number(-0.5, "argument", least=0)
+
+
+@pytest.mark.parametrize("bits", [1025, 20_000])
+def test_integers_that_python_does_not_print_are_refused_by_name(bits):
+    huge = 2 ** (bits - 1)
+    with pytest.raises(ValueError, match=rf"^`seed` must be .* of at most 1024 bits, got an integer of {bits} bits\.$"):
+        checks.check_seed(-huge, "seed")
+    with pytest.raises(ValueError, match=rf"^`noise` must be a finite number, got an integer of {bits} bits\.$"):
+        checks.check_number(huge, "noise")
+    with pytest.raises(ValueError, match=r"^`side` must be a positive side or a pair \(height, width\), got "):
+        checks.check_size((huge, huge, huge), "side")
 
 
 def test_a_choice_names_all_choices_and_their_owner():

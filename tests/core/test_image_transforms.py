@@ -182,6 +182,17 @@ def test_colours_are_jittered_as_the_textbook_says():
         np.testing.assert_allclose(found, jittered(image.astype(float), *factor.astype(float)), atol=1e-6)
 
 
+@pytest.mark.parametrize("ends", [(0.5, 1.0), (1.0, 1.5)])
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
+def test_a_range_that_ends_at_one_is_a_range(name, ends):
+    batch = images(20)
+    transform = ColorJitter(**{name: ends})
+    factors = transform.draw(words(20, 3))
+    for found, image, factor in zip(transform.apply(batch.copy(), factors), batch, factors, strict=True):
+        np.testing.assert_allclose(found, jittered(image.astype(float), *factor.astype(float)), atol=1e-6)
+        assert (np.abs(found - image) > 1e-5).any()
+
+
 def test_a_factor_of_one_leaves_pixels_alone():
     batch = images()
     np.testing.assert_array_equal(transformed(ColorJitter(), batch), batch)

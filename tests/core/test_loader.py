@@ -1,8 +1,11 @@
 """The loader: one stream of episodes, whatever the batch size, the shards and the interruptions."""
 
+import copy
 import itertools
 import json
 import math
+import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -24,8 +27,8 @@ def classification(**arguments):
     return CombinationMetaDataset(SOURCE, 3, class_augmentations=[Rotation(90)], **arguments)
 
 
-def regression():
-    return Sinusoid(6, noise_std=0.1, dataset_transform=RULE)
+def regression(**arguments):
+    return Sinusoid(6, noise_std=0.1, dataset_transform=RULE, **arguments)
 
 
 DATASETS = {"classification": classification, "regression": regression}
@@ -204,12 +207,106 @@ def test_positions_saved_in_the_loop_count_delivered_batches(dataset):
     assert [loader.state_dict()["position"] for _ in loader] == [3, 5, 7]
 
 
-def test_a_loader_keeps_the_dataset_as_it_was_given(dataset):
-    loader = EpisodeLoader(dataset, 2, 1)
-    expected = EpisodeLoader(dataset, 2, 1).dataset.episodes(range(2)).digest()
+CHANGES = {
+    "seed": lambda dataset: dataset.seed(99),
+    "the same seed": lambda dataset: dataset.seed(dataset.current_seed),
+    "splitter": lambda dataset: ClassSplitter(dataset, num_train_per_class=1),
+    "the same splitter, copied": lambda dataset: setattr(dataset, "dataset_transform", copy.copy(RULE)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_dataset_that_does_not_reach_a_loader_is_said(dataset, change):
+    loader = EpisodeLoader(dataset, 2, 2)
+    batches = iter(loader)
+    next(batches)
+    CHANGES[change](dataset)
+    assert indices(next(batches)) == [2, 3], "a loop that runs goes on as it was"
+    word = "splitter" if "splitter" in change else "seed"
+    with pytest.raises(RuntimeError, match=rf"the meta-dataset was changed \({word}\) after this loader was made, wh"):
+        next(iter(loader))
+    assert len(list(EpisodeLoader(dataset, 2, 2))) == 2
+
+
+def test_reading_a_dataset_is_no_change_of_it(dataset):
+    loader = EpisodeLoader(dataset, 2, 2)
+    dataset.sample_task()
+    pickle.dumps((dataset.family, dataset.description, dataset.episodes([3], seed=8).digest()))
+    copied = pickle.loads(pickle.dumps(loader))
+    assert [batch.digest() for batch in loader] == [batch.digest() for batch in copied]
+    assert list(map(indices, loader)) == [[4, 5], [6, 7]]
+
+
+def test_noise_that_comes_later_is_a_change_too():
+    dataset = regression()
+    loader = EpisodeLoader(dataset, 2, 2, seed=0)
+    dataset.noise_std = 0.5
+    with pytest.raises(RuntimeError, match=r"the meta-dataset was changed \(noise_std\)"):
+        next(iter(loader))
+
+
+def test_a_loader_with_a_seed_of_its_own_lets_the_dataset_be_seeded():
+    dataset = classification()
+    loader = EpisodeLoader(dataset, 2, 1, seed=3)
+    expected = dataset.episodes(range(2), seed=3).digest()
     dataset.seed(99)
     assert next(iter(loader)).digest() == expected
-    assert loader.state_dict() == EpisodeLoader(loader.dataset, 2, 1, seed=0, start=0).state_dict() | {"position": 2}
+
+
+def test_a_seed_that_chooses_another_family_of_tasks_is_said_to_every_loader():
+    dataset = regression()
+    loader = EpisodeLoader(dataset, 2, 1, seed=3)
+    dataset.seed(99)
+    with pytest.raises(RuntimeError, match=r"was changed \(seed\)"):
+        next(iter(loader))
+
+
+# Loaders without a seed
+
+
+REPEATS = "this loader repeats the episodes of an earlier one over the same tasks, "
+
+
+@pytest.fixture
+def no_loader_yet(monkeypatch):
+    monkeypatch.setattr("metabridge.episodes.loader._unseeded", {})
+
+
+def warnings_of(*datasets, **arguments):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for dataset in datasets:
+            EpisodeLoader(dataset, 2, 1, **arguments)
+    assert all(str(each.message).startswith(REPEATS) for each in caught)
+    return len(caught)
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_a_second_loader_without_a_seed_says_once_that_it_repeats_the_first(no_loader_yet, name):
+    made = [DATASETS[name]() for _ in range(4)]
+    assert warnings_of(made[0]) == 0
+    assert warnings_of(made[1]) == 1
+    assert warnings_of(made[2], made[0]) == 0
+    assert len({next(iter(EpisodeLoader(each, 2, 1))).digest() for each in made}) == 1, "they do repeat it"
+    other = DATASETS[name](meta_split="val")
+    EpisodeLoader(other, 1, 1)
+    with pytest.warns(UserWarning, match=REPEATS) as caught:
+        EpisodeLoader(other, 1, 1)
+    assert [each.filename for each in caught] == [__file__], "it points at the caller"
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_loaders_that_repeat_nothing_or_mean_to_say_nothing(no_loader_yet, name):
+    make = DATASETS[name]
+    seeded = make()
+    seeded.seed(0)
+    splits = [make(meta_split=meta_split) for meta_split in ("val", "test")]
+    assert warnings_of(make(), *splits, seeded, seeded) == 0
+    assert warnings_of(make(), make(), seed=0) == 0
+
+
+def test_more_points_of_the_same_tasks_are_the_same_tasks(no_loader_yet):
+    assert warnings_of(Sinusoid(6, dataset_transform=RULE), Sinusoid(20, noise_std=1.0)) == 1
 
 
 def test_a_loop_refuses_to_go_on_when_the_loader_was_moved(dataset):
@@ -285,6 +382,15 @@ def test_a_state_of_another_version_is_refused(dataset, version, got):
         loader.load_state_dict(state)
 
 
+def test_what_is_no_state_is_refused(dataset):
+    loader = EpisodeLoader(dataset, 2, 3)
+    for state in (None, [], "state"):
+        with pytest.raises(TypeError, match="`state` must be what `state_dict\\(\\)` returned, got"):
+            loader.load_state_dict(state)
+    with pytest.raises(ValueError, match="`position` must be a non-negative episode index, got -1"):
+        loader.load_state_dict({key: value for key, value in loader.state_dict().items() if key != "position"})
+
+
 # Arguments
 
 
@@ -310,12 +416,34 @@ def test_a_state_of_another_version_is_refused(dataset, version, got):
         ({"start": 1.0}, ValueError, "`start` must be a non-negative episode index, got 1.0"),
         ({"start": True}, ValueError, "`start` must be a non-negative episode index, got True"),
         ({"seed": 0.5}, TypeError, "`seed` must be an integer, got 0.5"),
+        (
+            {"seed": 2**2000},
+            ValueError,
+            "`seed` must be an integer of at most 1024 bits, got an integer of 2001 bits",
+        ),
+        ({"batch_size": 2**63}, ValueError, r"`batch_size` must be below 2\*\*31, got 9223372036854775808"),
+        ({"shard": 4}, ValueError, r"`shard` must be integers .*, got 4"),
+        ({"shard": (0, 1, 2)}, ValueError, r"`shard` must be integers .*, got \(0, 1, 2\)"),
+        ({"shard": (0, 2**63)}, ValueError, r"`shard` must be integers .*, got \(0, 9223372036854775808\)"),
+        (
+            {"dataset": SOURCE},
+            TypeError,
+            "`dataset` must be a meta-dataset, got ArraySource; make tasks of a source with",
+        ),
+        ({"dataset": 3}, TypeError, "`dataset` must be a meta-dataset, got int; pass for example sinusoid"),
     ],
     ids=str,
 )
 def test_impossible_arguments_are_refused(dataset, arguments, error, message):
     with pytest.raises(error, match=message):
-        EpisodeLoader(dataset, **{"batch_size": 2, "num_batches": 3, **arguments})
+        EpisodeLoader(**{"dataset": dataset, "batch_size": 2, "num_batches": 3, **arguments})
+
+
+def test_the_last_episode_is_the_last(dataset):
+    loader = EpisodeLoader(dataset, 2, 2, start=2**63 - 4)
+    assert list(map(indices, loader))[-1] == [2**63 - 2, 2**63 - 1]
+    with pytest.raises(ValueError, match=r"`position` must be an episode index below 2\*\*63, got 9223372036854775808"):
+        next(iter(loader))
 
 
 @pytest.mark.parametrize("position", [-1, 0.5, "3", None])

@@ -1,5 +1,6 @@
 """Meta-datasets: an episode is a pure function of (configuration, seed, index); a task of (seed, class tuple)."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeBatch, Task
 from metabridge.episodes.metadatasets import META_SPLITS, resolve_meta_split
-from metabridge.sources import ArraySource
+from metabridge.sources import ArraySource, rename_classes
 from metabridge.toy import Sinusoid
 from metabridge.transforms import Categorical, Rotation
 
@@ -404,6 +405,133 @@ def test_no_meta_split_or_several_are_refused(arguments, got):
 def test_a_meta_dataset_refuses_an_unknown_meta_split():
     with pytest.raises(ValueError, match="got 'dev'"):
         combination(meta_split="dev")
+
+
+# What is given to a meta-dataset
+
+
+def test_a_splitter_is_attached_by_assignment_too():
+    dataset = combination(rule=None)
+    for name, rule in (("dataset_transform", RULE), ("splitter", ClassSplitter(num_train_per_class=1))):
+        setattr(dataset, name, rule)
+        assert dataset.splitter is dataset.dataset_transform is rule
+        assert dataset.episodes([0]).digest() == combination(rule=rule).episodes([0]).digest()
+    dataset.dataset_transform = None
+    assert dataset.splitter is None
+
+
+def test_labels_are_permuted_by_assignment_too():
+    dataset = combination()
+    dataset.target_transform = Categorical(3)
+    assert dataset.fingerprint == combination(target_transform=Categorical(3)).fingerprint
+
+
+WRONG = [
+    (
+        "dataset_transform",
+        5,
+        TypeError,
+        "`dataset_transform` must be a splitter or None, got 5; pass for example Class",
+    ),
+    ("splitter", Categorical(3), TypeError, "`dataset_transform` must be a splitter or None, got"),
+    ("dataset_transform", ClassSplitter(num_train_per_class=10), ValueError, "need 10 examples of every class"),
+    ("target_transform", str.upper, TypeError, "`target_transform` must be a Categorical or None, got"),
+    ("target_transform", Categorical(4), ValueError, "4"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "error", "message"), WRONG)
+def test_what_does_not_fit_is_refused_when_it_is_given_and_when_it_is_assigned(name, value, error, message):
+    dataset = combination()
+    before = dataset.description
+    with pytest.raises(error, match=message):
+        setattr(dataset, name, value)
+    assert dataset.description == before
+    if name != "splitter":
+        with pytest.raises(error, match=message):
+            CombinationMetaDataset(SOURCE, 3, **{name: value})
+
+
+@pytest.mark.parametrize(
+    "name", ["source", "query_source", "class_augmentations", "transforms", "transform", "meta_split"]
+)
+def test_what_cannot_be_changed_says_so(name):
+    dataset = combination()
+    with pytest.raises(
+        AttributeError, match=rf"`{name}` of a meta-dataset is fixed; make another meta-dataset with it"
+    ):
+        setattr(dataset, name, getattr(dataset, name))
+    assert dataset.fingerprint == combination().fingerprint
+
+
+def test_regression_has_no_labels_to_permute():
+    with pytest.raises(TypeError, match="`target_transform` must be None for regression"):
+        Sinusoid(5).target_transform = Categorical(3)
+
+
+# Plans of other meta-datasets
+
+REORDERED = SOURCE.select([0, 1, 2, 3, 4, 5, 7, 6])
+OTHER_CLASSES = {
+    "other classes": lambda: combination(coded_source([12] * 8)),
+    "another order": lambda: combination(REORDERED),
+    "other names": lambda: combination(rename_classes(SOURCE, str.upper)),
+    "fewer classes": lambda: combination(SOURCE.select(range(7))),
+    "other augmentations": lambda: combination(class_augmentations=[Rotation(180)]),
+    "a query source": lambda: combination(query_source=coded_source([12] * 8)),
+    "a toy": lambda: Sinusoid(5, dataset_transform=RULE),
+}
+
+
+@pytest.mark.parametrize("other", OTHER_CLASSES)
+def test_a_plan_of_another_meta_dataset_is_refused(other):
+    one, other = combination(class_augmentations=[Rotation(90)]), OTHER_CLASSES[other]()
+    for dataset, plan in ((one, other.plan(0, range(3))), (other, one.plan(0, range(3)))):
+        with pytest.raises(ValueError, match=r"`plan` must be of this meta-dataset, .*made by one of other tasks"):
+            dataset.gather(pickle.loads(pickle.dumps(plan)))
+
+
+def test_a_plan_is_gathered_by_any_meta_dataset_over_the_same_classes():
+    """Splits, labels, transforms and the form of the examples are not what its ids mean."""
+    bright = ArraySource(SOURCE.examples | 1, SOURCE.class_starts, SOURCE.class_sizes, SOURCE.class_names)
+    plan = combination().plan(0, range(3))
+    for dataset in (combination(rule=None), combination(bright), combination(target_transform=Categorical(3))):
+        assert dataset.gather(plan)["train"][0].shape == (3, 6, 6, 6, 1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": 7}, r"`class_ids` must lie in \[0, 8\), got 7 to 1\d"),
+        ({"classes": -8}, r"`class_ids` must lie in \[0, 8\), got -\d to -1"),
+        ({"examples": 9}, "`example_ids` must lie in the class, got "),
+        ({"examples": -9}, r"`example_ids` must lie in the class, got -\d"),
+    ],
+)
+def test_a_plan_made_by_hand_is_held_against_the_classes(changes, message):
+    """An example beyond a class is one of the next class."""
+    plan = combination(ways=8).plan(0, range(20))
+    wrong = {name: getattr(plan, name) + by for name, by in changes.items()}
+    with pytest.raises(IndexError, match=message):
+        combination(ways=8).gather(dataclasses.replace(plan, family="", **wrong))
+
+
+@pytest.mark.parametrize("by", [16, -16])
+def test_a_plan_made_by_hand_names_no_augmentation_that_is_not_there(by):
+    """Its images would be served without one."""
+    dataset = combination(class_augmentations=[Rotation(90)])
+    plan = dataset.plan(0, range(20))
+    with pytest.raises(IndexError, match=r"`plan` must name classes in \[0, 16\), got "):
+        dataset.gather(dataclasses.replace(plan, family="", classes=plan.classes + by))
+
+
+def test_features_that_float32_cannot_hold_are_refused():
+    for value in (1e300, -1e39):
+        source = ArraySource.from_classes({str(c): np.full((6, 4), value * (c == 3)) for c in range(5)})
+        with pytest.raises(ValueError, match=r"`examples` must fit float32, got float64 features of up to 1e\+3"):
+            combination(source).episodes(range(9))
+    large = ArraySource.from_classes({str(c): np.full((6, 4), [3e38, np.inf, np.nan, -3e38]) for c in range(5)})
+    assert np.isinf(combination(large).episodes(range(9))["train"][0]).sum() == 9 * 6
 
 
 # The fingerprint

@@ -193,7 +193,7 @@ def test_an_image_folder_pickles_and_works_from_another_folder(folder, monkeypat
             r"002\.png has \(6, 6, 3\).*resiz",
         ),
         (lambda f: Image.new("P", (6, 6)).save(f / "class1/deep/er/002.png"), True, r"002\.png.*got 'P'; pass .*mode="),
-        (lambda f: Image.new("CMYK", (6, 6)).save(f / "class0/0.jpg"), False, r"0\.jpg: images must be .* got 'CMYK'"),
+        (lambda f: Image.new("CMYK", (6, 6)).save(f / "class0/0.jpg"), False, r"0\.jpg cannot be read: .* got 'CMYK'"),
         (lambda f: (f / "class0/0.png").write_text("no"), False, r"0\.png is no image that Pillow can read; remove"),
         (lambda f: (f / "class9").mkdir(), False, r"every class needs at least one image, .*class9 holds none"),
         (
@@ -207,6 +207,104 @@ def test_what_is_wrong_with_a_folder_is_said_with_the_file(folder, spoil, read, 
     spoil(folder)
     with pytest.raises(ValueError, match=message):
         everything(ImageFolderSource(folder)) if read else ImageFolderSource(folder)
+
+
+@pytest.mark.parametrize("size", [(5, 6), (6, 5)])
+@pytest.mark.parametrize(("mode", "value"), [(None, [0, 255]), ("L", [0, 255]), ("RGB", [0, 255])])
+def test_images_of_one_bit_are_grey(tmp_path, mode, value, size):
+    """As Omniglot's own are."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.new("1", size, name == "b").save(tmp_path / name / "0.png")
+    source = ImageFolderSource(tmp_path, mode=mode)
+    assert source.example_shape == (*size[::-1], 3 if mode == "RGB" else 1)
+    assert [int(source.gather(np.array([c]), np.array([0])).max()) for c in range(2)] == value
+    pairs = [(Image.new("1", (5, 5), c), c) for c in range(2)]
+    assert LabelledSource(pairs).gather(np.array([1]), np.array([0])).tolist() == np.full((1, 5, 5, 1), 255).tolist()
+    assert ImageFolderSource(tmp_path, mode=mode, resize=3).gather(np.array([1]), np.array([0])).min() == 255
+
+
+NO_FILES = {
+    "a named pipe": lambda path: os.mkfifo(path),
+    "a device": lambda path: path.symlink_to("/dev/null"),
+}
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_not_opened(folder, kind):
+    path = folder / "class1" / "pipe.png"
+    NO_FILES[kind](path)
+    with pytest.raises(ValueError, match=rf"{path} must be a file, it is {kind}; remove it"):
+        ImageFolderSource(folder)
+    path.unlink()
+    source = ImageFolderSource(folder)
+    first = folder / "class0" / "000.png"
+    first.unlink()
+    NO_FILES[kind](first)
+    for read in (everything, lambda source: source.fingerprint):
+        with pytest.raises(ValueError, match=rf"{first} must be a file, it is {kind}"):
+            read(source)
+    first.unlink()
+    with pytest.raises(FileNotFoundError, match=str(first)):
+        everything(source)
+    first.symlink_to("nowhere")
+    with pytest.raises(ValueError, match=f"{first} is a link to nothing; remove it"):
+        ImageFolderSource(folder)
+
+
+@pytest.mark.parametrize("error", [IndexError("a"), struct.error("a"), TypeError("a"), ZeroDivisionError("a")])
+@pytest.mark.parametrize("place", ["open", "convert"])
+def test_whatever_pillow_says_of_a_broken_image_the_file_is_named(folder, monkeypatch, error, place):
+    """Pillow 12 raises each of these for some metadata."""
+    source = ImageFolderSource(folder, mode="RGB")
+
+    def fail(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr(*((Image, "open", fail) if place == "open" else (Image.Image, "convert", fail)))
+    with pytest.raises(ValueError, match=rf"class0/000\.png cannot be read: {type(error).__name__}: a"):
+        everything(source)
+
+
+CHANGED = r"000\.png was changed since the source was opened; open the folder again, with ImageFolderSource\('"
+
+
+@pytest.mark.parametrize("change", ["content", "time"])
+def test_a_folder_that_changed_since_it_was_opened_is_refused(folder, change):
+    """The plans would be the same, their examples others."""
+    source = ImageFolderSource(folder).select([2, 0])
+    content = pickle.dumps(CombinationMetaDataset(source, 2, dataset_transform=ClassSplitter(num_train_per_class=1)))
+    path = folder / "class0" / "000.png"
+    if change == "content":
+        state = path.stat()
+        path.write_bytes(path.read_bytes() + b"0")
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    else:
+        os.utime(path, (1, 1))
+    reopened = pickle.loads(content)
+    for read in (everything, lambda source: source.fingerprint):
+        for each in (source, reopened.source):
+            with pytest.raises(ValueError, match=CHANGED):
+                read(each)
+    with pytest.raises(ValueError, match=CHANGED):
+        reopened.episodes(range(20))
+    everything(ImageFolderSource(folder))
+
+
+def test_lazy_sources_have_bounds_too(folder):
+    labels = np.repeat(range(4), SIZES)
+    for source in (ImageFolderSource(folder), LabelledSource(np.concatenate(IMAGES), labels)):
+        for class_id, example_id in ((1, 7), (1, -1), (4, 0), (-1, 0)):
+            with pytest.raises(IndexError, match="must lie in"):
+                source.gather(np.array([0, class_id]), np.array([0, example_id]))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3, 32, 40), (1, 40, 32), (4, 17, 90)])
+def test_images_with_channels_in_front_are_refused_whatever_their_sides(shape):
+    with pytest.raises(ValueError, match=r"which looks like \(channels, H, W\); pass images\.transpose\(0, 2, 3, 1\)"):
+        ArraySource.from_classes({"a": np.zeros((2, *shape), np.uint8)})
+    if shape[1] != shape[2]:
+        assert ArraySource.from_classes({"a": np.zeros((2, *shape), np.float32)}).example_shape == shape
 
 
 def test_a_folder_must_exist_and_hold_folders(tmp_path):

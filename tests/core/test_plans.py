@@ -200,6 +200,13 @@ def test_the_digest_knows_every_integer_and_every_name():
     assert plan.digest() == draw().digest() == digests[0]
 
 
+def test_a_slice_is_of_the_same_family_and_the_digest_does_not_know_it():
+    table = ClassTable(SIZES, 6, family="letters")
+    plan = SamplingRule(4, Splitter((("train", 2), ("test", 3))), True).draw(KEY, range(50), table)
+    assert (plan.family, plan[3:5].family, draw().family) == ("letters", "letters", "")
+    assert plan.digest() == draw().digest()
+
+
 def test_a_plan_pickles_to_an_equal_one(case):
     plan = draw(**case)
     assert pickle.loads(pickle.dumps(plan)).digest() == plan.digest()

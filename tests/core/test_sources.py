@@ -21,7 +21,18 @@ from helpers import ROOT, coded_images, coded_source, decode, every, run_python
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metabridge.sources import ArraySource, HDF5Source, hdf5, rename_classes, union, write_store
+from metabridge import ClassSplitter, CombinationMetaDataset, EpisodeLoader, SupervisedView
+from metabridge.sources import (
+    ArraySource,
+    HDF5Source,
+    filter_classes,
+    hdf5,
+    rename_classes,
+    save_source,
+    split_classes,
+    union,
+    write_store,
+)
 from metabridge.sources.base import content_fingerprint, digest_classes
 from metabridge.storage.atomic import remove_orphans, temporary_file
 from metabridge.storage.seal import write_seal
@@ -157,6 +168,35 @@ def test_every_source_pickles_to_an_equal_one(any_source):
     np.testing.assert_array_equal(copy.gather(*at), any_source.gather(*at))
 
 
+OUTSIDE = [
+    ([1], [7], "`example_ids` must lie in the class, got 7 of class 1, which has 7 examples"),
+    ([[0], [2]], [[0, 0], [0, 1]], "got 1 of class 2, which has 1 examples"),
+    ([1], [-1], "got -1 of class 1"),
+    (np.array([1], np.int8), np.array([-1], np.int8), "got -1 of class 1"),
+    ([4], [0], r"`class_ids` must lie in \[0, 4\), got 4 to 4"),
+    ([0, -1], [0], r"`class_ids` must lie in \[0, 4\), got -1 to 0"),
+]
+
+
+@pytest.mark.parametrize(("class_ids", "example_ids", "message"), OUTSIDE)
+def test_what_is_not_there_is_not_gathered(any_source, class_ids, example_ids, message):
+    """An example beyond a class is one of the next class."""
+    at = np.asarray(class_ids), np.asarray(example_ids)
+    views = rename_classes(any_source, str.upper), union(any_source.select([0, 1]), any_source.select([2, 3]))
+    for source in (any_source, *views):
+        with pytest.raises(IndexError, match=message if source is any_source else "must lie in"):
+            source.gather(*at)
+        assert source.gather(np.array([1]), np.array([6])).shape == (1, *source.example_shape)
+
+
+@pytest.mark.parametrize("ids", [[0.0], [True]])
+def test_ids_that_are_no_integers_are_refused(any_source, ids):
+    with pytest.raises(TypeError, match="`class_ids` must be integers, got"):
+        any_source.gather(np.array(ids), np.array([0]))
+    with pytest.raises(TypeError, match="`example_ids` must be integers, got"):
+        any_source.gather(np.array([0]), np.array(ids))
+
+
 @pytest.mark.parametrize(
     ("ids", "error", "message"),
     [
@@ -264,7 +304,7 @@ def test_the_fingerprint_is_taken_in_bounded_blocks(monkeypatch):
         monkeypatch.setattr("metabridge.sources.array._HASH_BLOCK_BYTES", limit)
         again = coded_source([12] * 3)
         assert again.fingerprint == expected
-        assert every(block.nbytes <= max(limit, 36) for block in again._blocks())
+        assert every(block.nbytes <= max(limit, 36) for block in again._blocks(range(3)))
 
 
 # From arrays and from labels
@@ -325,6 +365,16 @@ def test_labels_that_point_at_no_name_are_refused(labels, got):
             "`class_names` and `class_sizes` must have one entry per class, got 2 and 1",
         ),
         (
+            lambda: ArraySource(np.zeros((5, 2)), [0, 2], [2.5, 2.5], ["a", "b"]),
+            TypeError,
+            "`class_sizes` must be integers, got float64",
+        ),
+        (
+            lambda: ArraySource(np.zeros((5, 2)), [0.0, 2.0], [2, 2], ["a", "b"]),
+            TypeError,
+            "`class_starts` must be integers, got float64",
+        ),
+        (
             lambda: ArraySource(np.zeros((4, 2)), [0], [2, 2], ["a", "b"]),
             ValueError,
             "`class_starts` and `class_sizes` must have one entry per class, got 1 and 2",
@@ -369,6 +419,24 @@ def test_a_store_reads_back_what_was_written(classes, tmp_path):
     assert [path.name for path in (tmp_path / "new folder").iterdir()] == ["store.h5"]
 
 
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int64])
+def test_class_sizes_are_stored_as_int64_whatever_integers_they_were(tmp_path, dtype):
+    whole = np.concatenate(list(classes_of().values()))
+    path = tmp_path / "store.h5"
+    write_store(path, NAMES, np.array(SIZES, dtype), whole.shape[1:], np.uint8, [whole], {})
+    with h5py.File(path, "r") as file:
+        assert file["class_sizes"].dtype == np.int64
+    assert HDF5Source(path).class_sizes.dtype == np.int64
+
+
+def test_class_sizes_of_another_type_in_a_file_become_int64(stored):
+    with changing(stored) as file:
+        _replace("class_sizes", np.array(SIZES, np.int32))(file)
+    source = HDF5Source(stored)
+    assert (source.class_sizes.dtype, source.class_starts.dtype) == (np.int64, np.int64)
+    assert source.class_sizes.tolist() == SIZES
+
+
 def test_writing_twice_gives_the_same_content_whatever_the_blocks(tmp_path):
     classes = classes_of()
     whole = np.concatenate(list(classes.values()))
@@ -407,6 +475,120 @@ def test_pickles_of_a_store_hold_a_path_and_no_examples(tmp_path):
         assert pickle.loads(content).fingerprint == each.fingerprint
 
 
+FOUR_EACH = {name: coded_images(c, 4) for c, name in enumerate(NAMES)}
+
+
+def tasks_over(source, query_source=None):
+    splitter = ClassSplitter(num_train_per_class=1, num_test_per_class=1)
+    return CombinationMetaDataset(source, 2, dataset_transform=splitter, query_source=query_source)
+
+
+HOLDERS = {
+    "a store": lambda source: source,
+    "a selection": lambda source: source.select([3, 1]),
+    "a selection of a selection": lambda source: source.select([3, 1]).select([1]),
+    "a union": lambda source: union(source.select([0]), rename_classes(source.select([3, 1]), str.upper)),
+    "other names": lambda source: rename_classes(source, str.upper),
+    "a filter": lambda source: filter_classes(source, min_examples=4),
+    "a meta-split": lambda source: split_classes(source, fractions={"train": 0.5})["train"],
+    "a meta-dataset": tasks_over,
+    "its query source": lambda source: tasks_over(ArraySource.from_classes(FOUR_EACH), source),
+    "a loader": lambda source: EpisodeLoader(tasks_over(source), 1, 1, seed=0),
+    "all examples": lambda source: SupervisedView(tasks_over(source)),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+def test_a_pickle_of_what_holds_a_store_never_reads_another_store(tmp_path, holder):
+    """The plans would be the same, their examples others."""
+    path = tmp_path / "store.h5"
+    write(path, FOUR_EACH)
+    content = pickle.dumps(HOLDERS[holder](HDF5Source(path)))
+    pickle.loads(content)
+    write(path, dict(reversed(FOUR_EACH.items())))
+    with pytest.raises(
+        ValueError, match=rf"{path} must hold the store that was pickled, of fingerprint [0-9a-f]{{32}}"
+    ):
+        pickle.loads(content)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match="no class source at"):
+        pickle.loads(content)
+
+
+def test_an_array_that_is_mapped_is_pickled_with_its_examples(tmp_path):
+    np.save(tmp_path / "a.npy", np.concatenate(list(FOUR_EACH.values())))
+    mapped = ArraySource.from_labels(np.load(tmp_path / "a.npy", mmap_mode="r"), np.repeat(range(4), 4))
+    content = pickle.dumps(mapped)
+    np.save(tmp_path / "a.npy", np.zeros((16, 6, 6, 1), np.uint8))
+    assert pickle.loads(content).gather(np.array([3]), np.array([2]))[0, 0, :2, 0].tolist() == [3, 2]
+
+
+def flipped(path, position):
+    """Flip one bit of the byte at `position`."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1 << position % 8
+    path.write_bytes(content)
+
+
+def test_any_flipped_byte_of_a_store_is_named_before_its_content_is_used(tmp_path):
+    path = tmp_path / "store.h5"
+    write(path, FOUR_EACH)
+    content, (begin, end) = path.read_bytes(), examples_of(path)
+    positions = np.random.default_rng(0).integers(0, len(content), 60).tolist()
+    positions += [0, 511, 512, begin - 1, *range(begin, end, 97), end - 1, len(content) - 1]
+    for position in positions:
+        flipped(path, position)
+        with pytest.raises(ValueError, match=rf"{path} .*build it again"):
+            every_class(HDF5Source(path))
+        path.write_bytes(content)
+    every_class(HDF5Source(path))
+    flipped(path, begin)
+    every_class(HDF5Source(path, check_examples=False))
+
+
+def every_class(source):
+    """Read two examples of every class, one class after another."""
+    for class_id in range(len(source)):
+        found = source.gather(np.array([class_id]), np.array([1, 3]))
+        np.testing.assert_array_equal(found, FOUR_EACH[source.class_names[class_id]][[1, 3]])
+
+
+DAMAGED_CLASS = r"is damaged: the examples of class 'bet/1' are not those that were written; delete the file and build"
+
+
+@pytest.mark.parametrize("holder", ["a store", "a selection", "a union", "other names"])
+def test_a_damaged_class_alone_is_refused_whoever_asks_for_it(tmp_path, holder):
+    path = tmp_path / "store.h5"
+    write(path, FOUR_EACH)
+    flipped(path, examples_of(path)[0] + 5 * 36 + 7)  # of the second class
+    for source in (HOLDERS[holder](HDF5Source(path)), pickle.loads(pickle.dumps(HOLDERS[holder](HDF5Source(path))))):
+        for class_id, name in enumerate(source.class_names):
+            if name.lower() != "bet/1":
+                assert source.gather(np.array([class_id]), np.array([3])).any()
+            else:
+                for _ in range(2):
+                    with pytest.raises(ValueError, match=DAMAGED_CLASS):
+                        source.gather(np.array([class_id]), np.array([3]))
+        with pytest.raises(ValueError, match=DAMAGED_CLASS):
+            save_source(source, tmp_path / "copy.h5", progress=False)
+    unchecked = pickle.loads(pickle.dumps(HOLDERS[holder](HDF5Source(path, check_examples=False))))
+    save_source(unchecked, tmp_path / "copy.h5", progress=False)
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_class_is_compared_with_its_digest_once(tmp_path, content, monkeypatch):
+    write(tmp_path / "store.h5", CONTENTS[content])
+    source, read = HDF5Source(tmp_path / "store.h5"), []
+    blocks = ArraySource._blocks
+    monkeypatch.setattr(ArraySource, "_blocks", lambda self, ids: read.extend(ids) or blocks(self, ids))
+    some = source.select([3, 1])
+    for asked, seen in (([1, 1], [1]), ([0, 1], [1, 3]), ([0], [1, 3])):
+        some.gather(np.array(asked), np.array([0]))
+        assert read == seen
+    source.gather(np.array([[0], [1]]), np.array([[0, 1]]))
+    assert read == [1, 3, 0]
+
+
 def test_a_damaged_file_is_found(stored):
     source = HDF5Source(stored)
     with h5py.File(stored, "r") as file:
@@ -433,7 +615,7 @@ def test_a_damaged_table_of_digests_is_found(stored):
 
 def test_the_fingerprint_of_a_selection_reads_no_example(stored, monkeypatch):
     expected = ArraySource.from_classes(classes_of()).select([3, 1]).fingerprint
-    monkeypatch.setattr(ArraySource, "_blocks", lambda self: pytest.fail("the examples were read"))
+    monkeypatch.setattr(ArraySource, "_blocks", lambda self, ids: pytest.fail("the examples were read"))
     for source in (HDF5Source(stored), pickle.loads(pickle.dumps(HDF5Source(stored)))):
         some = source.select([0, 3, 1]).select([1, 2])
         assert some.fingerprint == pickle.loads(pickle.dumps(some)).fingerprint == expected
@@ -605,6 +787,7 @@ def _without_space(file):
         (lambda file: file.attrs.pop("fingerprint"), ""),
         (lambda file: file.attrs.pop("provenance"), ""),
         (lambda file: file.attrs.modify("provenance", "{"), ""),
+        (lambda file: file.attrs.modify("provenance", "3"), ""),
         (_in_chunks, "its examples are not stored in one piece"),
         (_without_space, "its examples are not stored in one piece"),
         (_replace("class_digests", np.zeros((4, 15), np.uint8)), "its table of classes does not fit together"),
@@ -674,6 +857,7 @@ def test_blocks_that_do_not_fit_leave_nothing(tmp_path, blocks, message):
         (["a", "b", "c"], [1, 1], np.uint8, ValueError, "must have one entry per class, got 3 and 2"),
         ([], [], np.uint8, ValueError, "at least one class, got none"),
         (["a", 1], [1, 1], np.uint8, TypeError, "`class_names` must be strings, got 1"),
+        (["a", "b"], [1.5, 1.5], np.uint8, TypeError, "`class_sizes` must be integers, got float64"),
     ],
 )
 def test_a_table_that_no_source_could_have_is_refused_before_anything_is_made(

@@ -10,7 +10,7 @@ import pytest
 from helpers import coded_source, run_python
 
 from metabridge.networks.parameters import load_parameters, save_parameters
-from metabridge.sources import HDF5Source, save_source
+from metabridge.sources import HDF5Source, save_source, write_store
 from metabridge.sources.hdf5 import FormatVersionError
 from metabridge.storage.arrays import read_arrays, write_arrays
 from metabridge.storage.atomic import replacing
@@ -127,6 +127,38 @@ def test_a_store_is_no_parameters_and_parameters_are_no_store(tmp_path):
         HDF5Source(parameters)
     assert len(HDF5Source(store)) == 2
     assert list(load_parameters(parameters)) == ["a"]
+
+
+NO_FILES = {
+    "a named pipe": lambda path: os.mkfifo(path),
+    "a folder": lambda path: path.mkdir(),
+    "a device": lambda path: path.symlink_to("/dev/null"),
+}
+"""What may be in a file's place → how it is made; a link is told from its target only where a file is to be put."""
+
+
+@pytest.mark.parametrize("kind", NO_FILES)
+def test_what_is_no_file_is_neither_read_nor_replaced(tmp_path, kind):
+    target = tmp_path / "arrays.h5"
+    NO_FILES[kind](target)
+    with pytest.raises(ValueError, match=rf"{target} must be a file, it is {kind}; remove it"):
+        read_arrays(target, "kind")
+    placed = "a symbolic link" if target.is_symlink() else kind
+    message = rf"{target} is {placed}, where a file is to be put; remove it, or choose another path"
+    with pytest.raises(FileExistsError, match=message):
+        write_arrays(target, "kind", {"a": np.ones(2)})
+    with pytest.raises(FileExistsError, match=message):
+        write_store(target, ["a"], [1], (3,), np.uint8, iter([]), {})
+    assert left_in(tmp_path) == ["arrays.h5"]
+
+
+def test_a_link_is_read_and_not_replaced(path):
+    link = path.with_name("link.h5")
+    link.symlink_to(path)
+    assert read_arrays(link, "kind")["a"] == 7
+    with pytest.raises(FileExistsError, match=r"link\.h5 is a symbolic link, where a file is to be put"):
+        write_arrays(link, "kind", {})
+    assert link.is_symlink()
 
 
 def test_hdf5_without_a_seal_is_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Toy problems: exact arithmetic on stream words, nothing stored, the distributions of the paper."""
 
+import dataclasses
 import itertools
 import math
 import tracemalloc
@@ -550,10 +551,44 @@ def test_a_helper_gives_the_episodes_of_the_long_form(helper, problem):
     assert helper(5, test_shots=10, noise_std=0.5).episodes(range(3)).digest() == long.episodes(range(3)).digest()
 
 
+@ALL
+def test_a_meta_split_is_named_as_that_of_a_benchmark_is(problem):
+    for name in ("train", "val", "test"):
+        found = make(problem, **{f"meta_{name}": True})
+        assert found.description == make(problem, meta_split=name).description
+    assert make(problem).meta_split == "train"
+
+
+@HELPERS
+def test_a_helper_takes_the_flags_of_meta_splits(helper, problem):
+    digests = {name: helper(5, **{f"meta_{name}": True}).episodes([0]).digest() for name in ("train", "val", "test")}
+    assert len(set(digests.values())) == 3
+    assert digests["train"] == helper(5).episodes([0]).digest()
+
+
+@ALL
+def test_a_plan_of_another_family_or_of_points_that_are_not_there_is_refused(problem):
+    dataset, other = make(problem), make(problem, meta_split="val")
+    reseeded, small = make(problem), problem(9)
+    reseeded.seed(1)
+    plan = dataset.plan(0, range(3))
+    for each in (other, reseeded):
+        with pytest.raises(ValueError, match=r"`plan` must be of this meta-dataset, .*made by one of other tasks"):
+            each.gather(plan)
+    with pytest.raises(IndexError, match=r"`plan` must name points in \[0, 9\), got 0 to 9"):
+        small.gather(plan)
+    with pytest.raises(IndexError, match=r"`plan` must name points in \[0, 10\), got -1 to"):
+        dataset.gather(dataclasses.replace(plan, examples=plan.examples - 1))
+
+
 @HELPERS
 def test_a_helper_refuses_what_cannot_be(helper, problem):
-    with pytest.raises(ValueError, match=r"`num_samples_per_class\['train'\]` must be a positive integer, got 0"):
+    with pytest.raises(ValueError, match="`shots` must be a positive integer, got 0"):
         helper(0, test_shots=5)
+    with pytest.raises(ValueError, match="`shots` must be a positive integer, got None"):
+        helper(shots=None, test_shots=3)
+    with pytest.raises(ValueError, match="`test_shots` must be a positive integer, got 0"):
+        helper(5, test_shots=0)
     with pytest.raises(ValueError, match="need 10 points, `num_samples_per_task` is 9"):
         helper(5, num_samples_per_task=9)
     with pytest.raises(TypeError, match="dataset_transform"):
@@ -576,6 +611,11 @@ def test_the_front_door_names_all_problems():
         ({"num_samples_per_task": 0}, "`num_samples_per_task` must be a positive integer, got 0"),
         ({"num_samples_per_task": 2.5}, "`num_samples_per_task` must be a positive integer, got 2.5"),
         ({"num_tasks": 0}, "`num_tasks` must be a positive integer, got 0"),
+        ({"num_tasks": 2**64}, r"`num_tasks` must be below 2\*\*63, got 18446744073709551616"),
+        ({"num_samples_per_task": 2**40}, r"`num_samples_per_task` must be at most 2\*\*31, got 1099511627776"),
+        ({"noise_std": 10**400}, "`noise_std` must be a finite number .*, got an integer of 1329 bits"),
+        ({"meta_train": True, "meta_test": True}, "exactly one of .* must be true, .*; got 'train', 'test'"),
+        ({"meta_val": True, "meta_split": "train"}, "exactly one of .* must be true, .*; got 'val', 'train'"),
         ({"num_tasks": True}, "`num_tasks` must be a positive integer, got True"),
         ({"noise_std": -0.1}, "`noise_std` must be a finite number of at least 0, got -0.1"),
         ({"noise_std": math.nan}, "`noise_std` must be a finite number .*, got nan"),

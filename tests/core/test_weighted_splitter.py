@@ -304,6 +304,14 @@ def test_impossible_rules_are_refused(arguments, error, message):
         WeightedClassSplitter(**arguments)
 
 
+@pytest.mark.parametrize(("weights", "maxima"), [((0.2,), (None, None)), ((0.2, 0.3, 0.1), (None, None)), ((), ())])
+def test_a_rule_needs_a_weight_for_each_split(weights, maxima):
+    with pytest.raises(ValueError, match=r"`weights` must be one value for each of 2 splits, got \("):
+        WeightedSplitter((("train", 1), ("test", 1)), weights=weights, maxima=maxima)
+    with pytest.raises(ValueError, match=r"`maxima` must be one value for each of 2 splits, got \(3,\)"):
+        WeightedSplitter((("train", 1), ("test", 1)), weights=(0.2, 0.3), maxima=(3,))
+
+
 def test_minima_that_a_class_cannot_fill_and_regression_are_refused():
     with pytest.raises(ValueError, match="together need 9 examples of every class, class 'class0' has 8"):
         dataset(min_num_samples={"train": 4, "test": 5})

@@ -169,6 +169,23 @@ def test_every_tar_holds_the_same_members(tmp_path, compression, form):
         assert members.read("top/b.png") == members.read("top/b.png")
 
 
+@pytest.mark.parametrize("place", [-1, -5])
+def test_the_checksum_of_a_gzip_file_is_looked_at(tmp_path, place):
+    """It stands behind the last member, where nothing else would look."""
+    path = write_tar(tmp_path / "bad.tar.gz", FILES, "gz")
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{path} is not a readable zip or tar archive \(.*\); it is corrupt"):
+        open_members(path)
+
+
+def test_what_is_no_file_is_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    with pytest.raises(ValueError, match=r"pipe\.zip must be a file, it is a named pipe"):
+        open_members(tmp_path / "pipe.zip")
+
+
 def test_an_archive_is_known_by_its_content_not_by_its_name(tmp_path):
     for compression in TARS:
         assert read_all(write_tar(tmp_path / "data.zip", FILES, compression)) == FILES

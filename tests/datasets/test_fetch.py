@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import io
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import requests
 from helpers import ROOT
 
 from metabridge.archives import downloaders
@@ -108,7 +110,7 @@ def test_an_archive_without_an_address_says_so(original, downloads, archive_of):
     [
         (CONTENT[:-1] + b"x", None, r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
         (b"", -1, "it holds 0 bytes, expected 102,404"),
-        (CONTENT + b"x", -1, "it sends more than the 102,404 bytes expected"),
+        (CONTENT[:-1] + b"xy", -1, r"its sha256 is [0-9a-f]{64}, expected [0-9a-f]{64}"),
     ],
 )
 def test_a_wrong_file_is_not_kept(server, original, downloads, archive_of, body, announced, words):
@@ -119,6 +121,127 @@ def test_a_wrong_file_is_not_kept(server, original, downloads, archive_of, body,
         fetch(archive_of(original, [url]), downloads, progress=False)
     assert files_in(downloads) == []
     assert server.requests == ["/data.zip"]
+
+
+@pytest.mark.parametrize("body", [CONTENT, CONTENT + b"more" * 100_000])
+def test_an_answer_without_a_length_stops_at_the_expected_size(server, original, downloads, archive_of, body):
+    """Though the server goes on, or says no more and keeps the connection open."""
+    url = server.serve("data.zip", body, announced=-1, stop=len(body), gate=threading.Event())
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("announced", "words"),
+    [(None, "it announces 102,404 bytes, expected at most 102,000"), (-1, "it sends more than 102,000 bytes")],
+)
+def test_an_archive_of_roughly_known_size_is_given_up_at_twice_of_it(
+    server, downloads, archive_of, original, announced, words
+):
+    url = server.serve("data.zip", CONTENT, announced=announced)
+    sha256 = archive_of(original).sha256
+    with pytest.raises(ValueError, match=f"{url}: {words}"):
+        fetch(Archive("data.zip", (url,), sha256, about=51_000), downloads, progress=False)
+    assert files_in(downloads) == []
+    assert fetch(Archive("data.zip", (url,), sha256, about=52_000), downloads, progress=False).exists()
+
+
+class Encrypted(requests.adapters.BaseAdapter):
+    """Stands for all servers that speak https: answers with a redirection."""
+
+    def __init__(self, location):
+        super().__init__()
+        self.location = location
+
+    def send(self, request, **_):
+        response = requests.Response()
+        response.status_code, response.url, response.request = 302, request.url, request
+        response.headers["Location"] = self.location
+        response.raw = io.BytesIO()
+        return response
+
+    def close(self):
+        pass
+
+
+@pytest.mark.parametrize("location", ["{}/data.zip", "ftp://127.0.0.1/data.zip", "//127.0.0.1/data.zip"])
+def test_https_never_leads_to_what_is_not_encrypted(server, original, downloads, archive_of, monkeypatch, location):
+    server.serve("data.zip", CONTENT)
+    adapter, get_adapter = Encrypted(location.format(server.address)), requests.Session.get_adapter
+    monkeypatch.setattr(
+        requests.Session,
+        "get_adapter",
+        lambda self, url: adapter if url.startswith("https:") else get_adapter(self, url),
+    )
+    words = "Exceeded 30 redirects" if location.startswith("//") else r"it leads from https to .*, which is not encr"
+    with pytest.raises(ConnectionError, match=rf"https://good/data\.zip: {words}"):
+        fetch(archive_of(original, ["https://good/data.zip"]), downloads, progress=False)
+    assert server.requests == []
+
+
+def test_a_redirection_of_what_was_not_encrypted_is_followed(server, original, downloads, archive_of):
+    server.serve("data.zip", CONTENT)
+    url = server.serve("moved", status=302, headers={"Location": f"{server.address}/data.zip"})
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+
+
+def test_a_form_that_leads_to_what_is_not_encrypted_is_not_followed():
+    downloaders._check_safe("http://a/", "http://b/")
+    downloaders._check_safe("https://a/", "https://b/")
+    with pytest.raises(downloaders.SourceError, match="it leads from https to http://b/, which is not encrypted"):
+        downloaders._check_safe("https://a/", "http://b/")
+
+
+def test_a_server_s_words_are_printed_without_control_characters(server, original, downloads, archive_of, monkeypatch):
+    reason = "\x1b[31mGone\x07 \x9b0m"
+    monkeypatch.setattr(server.handler, "responses", {404: (reason, ""), 403: (reason, "")})
+    page = "<html><title>a \x1b]0;b\x07 \u202e</title></html>".encode()
+    urls = [server.serve("gone", status=404), server.serve("page", page), server.serve("both", page, status=403)]
+    urls += [server.serve("moved", status=302, headers={"Location": "gopher://a\x1b[31m"})]
+    with pytest.raises(ValueError, match="could not download") as caught:
+        fetch(archive_of(original, urls), downloads, progress=False)
+    message = str(caught.value)
+    assert "/gone: 404 Client Error:  [31mGone" in message
+    assert all(each.isprintable() for each in message.replace("\n", "")), message
+
+
+@pytest.mark.parametrize("place", ["data.zip", ".data.zip.part"])
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("a folder", lambda path: path.mkdir()),
+        ("a named pipe", lambda path: os.mkfifo(path)),
+        ("a symbolic link", lambda path: path.symlink_to("nowhere")),
+        ("a symbolic link", lambda path: path.symlink_to("/dev/full")),
+    ],
+)
+def test_what_is_in_a_download_s_way_is_named_before_anything_is_fetched(
+    server, original, downloads, archive_of, place, kind, make
+):
+    url = server.serve("data.zip", CONTENT)
+    downloads.mkdir(parents=True)
+    make(downloads / place)
+    with pytest.raises(FileExistsError, match=rf"{downloads / place} is {kind}, where a file is to be put; remove it"):
+        fetch(archive_of(original, [url]), downloads, progress=False)
+    assert server.requests == []
+
+
+def test_a_link_to_the_archive_is_as_good_as_the_archive(server, original, downloads, archive_of):
+    url = server.serve("data.zip", CONTENT)
+    downloads.mkdir(parents=True)
+    (downloads / "data.zip").symlink_to(original)
+    assert fetch(archive_of(original, [url]), downloads, progress=False).read_bytes() == CONTENT
+    original.write_bytes(CONTENT + b"x")
+    with pytest.raises(FileExistsError, match=r"data\.zip is a symbolic link, where a file is to be put"):
+        fetch(Archive("data.zip", (url,), hashlib.sha256(CONTENT).hexdigest()), downloads, progress=False)
+    assert server.requests == []
+
+
+def test_what_is_no_file_is_not_verified(original, archive_of):
+    archive = archive_of(original)
+    original.unlink()
+    os.mkfifo(original)
+    with pytest.raises(ValueError, match=r"data\.zip must be a file, it is a named pipe"):
+        verify(original, archive)
 
 
 def test_an_archive_labelled_as_compressed_arrives_as_it_is(server, original, downloads, archive_of):

@@ -322,7 +322,7 @@ def no_file(path):
         (gif, "it is no JPEG or PNG image"),
         (text, "it is no JPEG or PNG image"),
         (dangling, "No such file.*; check the disk"),
-        (no_file, "Is a directory"),
+        (no_file, "must be a file, it is a folder"),
     ],
 )
 @pytest.mark.parametrize("workers", [1, 4])

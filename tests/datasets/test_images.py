@@ -31,3 +31,13 @@ def test_what_is_cut_short_is_refused(mode):
     content = png(28)[:-20]
     with pytest.raises(ValueError, match=r"'y\.png' cannot be used"):
         decode(content, "y.png", Path("a.zip"), "PNG", mode, exactly(28, 28))
+
+
+@pytest.mark.parametrize("error", [IndexError("a"), TypeError("a"), KeyError("a"), ZeroDivisionError("a")])
+def test_whatever_pillow_says_of_a_broken_image_it_is_named(monkeypatch, error):
+    def fail(*arguments, **more):
+        raise error
+
+    monkeypatch.setattr(Image.Image, "convert", fail)
+    with pytest.raises(ValueError, match=r"a\.zip: 'y\.png' cannot be used \('?a'?\); get the archive again"):
+        decode(png(28), "y.png", Path("a.zip"), "PNG", "L", exactly(28, 28))

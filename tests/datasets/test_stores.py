@@ -1,13 +1,17 @@
 """The stores below a root: those of benchmarks, those of one's own, and what can be told of each without reading it."""
 
+import os
+import re
+
 import h5py
 import numpy as np
 import pytest
 from helpers import every
 from PIL import Image
 
-from metabridge.datasets.benchmarks import store_path
+from metabridge.datasets.benchmarks import build, store_path
 from metabridge.datasets.catalogue import BENCHMARKS
+from metabridge.datasets.helpers import cub
 from metabridge.datasets.stores import (
     build_own_store,
     find_benchmark,
@@ -17,7 +21,7 @@ from metabridge.datasets.stores import (
     own_stores,
     verify_store,
 )
-from metabridge.sources import HDF5Source
+from metabridge.sources import ArraySource, HDF5Source, save_source
 from metabridge.sources.lazy import UnequalExamplesError
 
 CUB = BENCHMARKS["cub"]
@@ -95,7 +99,9 @@ def test_facts_of_a_built_store(store):
 def test_facts_of_a_store_that_is_not_built_are_its_variant_s(tmp_path):
     variant = CUB.variants["full"]
     path = store_path(CUB, tmp_path)
-    assert inspect_store(path, variant) == (path, "not built", variant.num_bytes, {}, variant.example_shape, "", "")
+    assert inspect_store(path, CUB) == (path, "not built", variant.num_bytes, {}, variant.example_shape, "", "")
+    path.mkdir(parents=True)
+    assert inspect_store(path, CUB).state == "not built"
     assert inspect_store(path) == (path, "not built", 0, {}, (), "", "")
 
 
@@ -107,7 +113,95 @@ def test_facts_of_a_store_that_cannot_be_read_are_what_to_do(store):
     assert "build it again" in damaged.note
     with h5py.File(store, "w") as file:
         file.attrs.update({"format": "metabridge class source", "format_version": 1})
-    assert inspect_store(store, CUB.variants["full"])[1:5] == ("other format", store.stat().st_size, {}, (84, 84, 3))
+    assert inspect_store(store, CUB, "full")[1:5] == ("other format", store.stat().st_size, {}, (84, 84, 3))
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(5, "Input/output error")])
+def test_facts_of_a_store_that_cannot_be_looked_at_are_the_reason(store, monkeypatch, error):
+    """One such store must not hide the others."""
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr("metabridge.datasets.stores.HDF5Source", fail)
+    assert inspect_store(store)[1:] == ("unreadable", store.stat().st_size, {}, (), "", str(error))
+    assert inspect_store(store, CUB)[1:5] == ("unreadable", store.stat().st_size, {}, (84, 84, 3))
+
+
+def cub_store(root, **changes):
+    """A store under the name of CUB's, with facts and a form like those of CUB's, but for `changes`."""
+    facts = {"benchmark": "cub", "variant": "full", "shape": (84, 84, 3), "dtype": np.uint8} | changes
+    source = ArraySource.from_classes({"a": np.zeros((1, *facts.pop("shape")), facts.pop("dtype"))})
+    return save_source(source, store_path(CUB, root), facts, progress=False).path
+
+
+OTHER_CONTENT = {
+    "another benchmark": {"benchmark": "miniimagenet"},
+    "another variant": {"variant": "small"},
+    "one of unknown origin": {"benchmark": None},
+    "another shape": {"shape": (28, 28, 1)},
+    "another dtype": {"dtype": np.float32},
+}
+
+
+@pytest.mark.parametrize("other", OTHER_CONTENT)
+def test_a_store_of_something_else_under_a_benchmark_s_name_is_refused(tmp_path, other):
+    path = cub_store(tmp_path)
+    assert build(CUB, tmp_path, progress=False) == path
+    assert inspect_store(path, CUB).state == "built"
+    path.unlink()
+    path = cub_store(tmp_path, **OTHER_CONTENT[other])
+    content = path.read_bytes()
+    words = rf"{path} must hold the benchmark 'cub', variant 'full', of examples \(84, 84, 3\) uint8; it holds .*: move"
+    for download in (True, False):
+        with pytest.raises(ValueError, match=words):
+            cub(tmp_path, 1, 1, meta_train=True, download=download)
+    with pytest.raises(ValueError, match=words):
+        build(CUB, tmp_path, progress=False)
+    assert re.match(words, inspect_store(path, CUB).note)
+    assert inspect_store(path, CUB)[1:5] == ("other content", len(content), {}, (84, 84, 3))
+    assert path.read_bytes() == content
+
+
+PLACES = {
+    "the store": lambda root: store_path(CUB, root),
+    "the archive": lambda root: root / "cub" / "downloads" / CUB.variants["full"].archives[0].name,
+    "the partial download": lambda root: root / "cub" / "downloads" / f".{CUB.variants['full'].archives[0].name}.part",
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "make"),
+    [
+        ("a folder", lambda path: path.mkdir()),
+        ("a named pipe", lambda path: os.mkfifo(path)),
+        ("a symbolic link", lambda path: path.symlink_to("nowhere")),
+        ("a symbolic link", lambda path: path.symlink_to("/dev/full")),
+    ],
+)
+@pytest.mark.parametrize("place", PLACES)
+def test_nothing_is_fetched_where_something_is_in_the_way(tmp_path, monkeypatch, place, kind, make):
+    monkeypatch.setattr("metabridge.datasets.benchmarks.fetch", lambda *_: pytest.fail("the download began"))
+    path = PLACES[place](tmp_path)
+    path.parent.mkdir(parents=True)
+    make(path)
+    with pytest.raises(FileExistsError, match=rf"{path} is {kind}, where a file is to be put; remove it"):
+        build(CUB, tmp_path, progress=False)
+    with pytest.raises(pytest.fail.Exception, match="the download began"):
+        build(CUB, tmp_path / "elsewhere", progress=False)
+
+
+def test_damage_of_a_benchmark_s_store_is_found_unless_that_is_switched_off(tmp_path):
+    names = next(iter(CUB.variants["full"].splits.values()))(())["test"]
+    source = ArraySource.from_classes({name: np.ones((2, 84, 84, 3), np.uint8) for name in names})
+    facts = {"benchmark": "cub", "variant": "full"}
+    path = save_source(source, store_path(CUB, tmp_path), facts, progress=False).path
+    content = bytearray(path.read_bytes())
+    content[content.index(bytes([1] * 100))] = 3
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is damaged: the examples of class"):
+        cub(tmp_path, 1, len(names), meta_test=True).episodes([0])
+    assert len(cub(tmp_path, 1, len(names), meta_test=True, check_examples=False).episodes([0])) == 2
 
 
 def test_verifying_finds_one_changed_byte(store):

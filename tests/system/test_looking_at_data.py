@@ -30,7 +30,7 @@ def built(tmp_path):
     names = sorted(name for split in ("train", "val", "test") for name in table[split])
     images = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
     path = benchmarks.store_path(BENCHMARKS["cifar_fs"], tmp_path)
-    provenance = {"benchmark": "cifar_fs", "preparation": "32x32 RGB as published"}
+    provenance = {"benchmark": "cifar_fs", "variant": "full", "preparation": "32x32 RGB as published"}
     write_store(path, names, [2] * 100, (32, 32, 3), np.uint8, [images], provenance)
     return path
 
@@ -138,7 +138,8 @@ def with_splits(tmp_path_factory):
             shape = variant.example_shape
             blocks = (np.zeros((2, *shape), variant.dtype) for _ in names)
             path = benchmarks.store_path(benchmark, root, name)
-            write_store(path, names, [2] * len(names), shape, variant.dtype, blocks, {})
+            facts = {"benchmark": benchmark.name, "variant": name}
+            write_store(path, names, [2] * len(names), shape, variant.dtype, blocks, facts)
             found += [(benchmark, name, split) for split in variant.splits]
     return root, found
 

@@ -149,7 +149,8 @@ def leaves(tmp_path):
     split = next(iter(benchmark.variants["full"].splits.values()))(())
     names = [name for meta_split in META_SPLITS for name in split[meta_split]]
     features = np.random.default_rng(0).normal(5, 3, (16 * len(names), 64)).astype(np.float32)
-    write_store(store_path(benchmark, tmp_path), names, [16] * len(names), (64,), np.float32, [features], {})
+    facts = {"benchmark": benchmark.name, "variant": "full"}
+    write_store(store_path(benchmark, tmp_path), names, [16] * len(names), (64,), np.float32, [features], facts)
     return tmp_path
 
 
