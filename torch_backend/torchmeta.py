@@ -337,8 +337,8 @@ class MetaDataset(metabridge.MetaDataset):
     """
 
     # Any function, which `__getitem__` applies itself; the core's own are a splitter and a permutation of labels.
-    target_transform: Any = None  # type: ignore[assignment]
-    dataset_transform: Any = None  # type: ignore[assignment]
+    target_transform: Any = None
+    dataset_transform: Any = None
 
     def __init__(
         self,
