@@ -246,6 +246,7 @@ def test_recurrent_layers_under_vmap_say_what_to_do(torch_kit):
         torch_kit.torch.func.vmap(lambda x: model(x, params=params))(inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["tied", "normalised", "attending"])
 def test_flax_modules_have_the_meta_gradients_of_a_pure_function(jax_kit, name):
     jax, nnx = jax_kit.jax, jax_kit.nnx

@@ -69,6 +69,7 @@ def test_a_missing_framework_names_the_extra(name, package):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FRAMEWORKS)
 def test_half_a_machine_can_use_its_half(name):
     """A meta-step with one framework, while the other one's packages cannot be imported."""

@@ -9,7 +9,7 @@ from backends.kits import make_kit
 from backends.problems import PROBLEMS
 from metabridge.configs import MAMLConfig
 
-pytestmark = pytest.mark.xdist_group("other_libraries")
+pytestmark = [pytest.mark.xdist_group("other_libraries"), pytest.mark.slow]
 
 PROBLEM = PROBLEMS["vectors"]  # 4 features, one hidden layer of 8, 3 classes
 CONFIG = PROBLEM.run.algorithm

@@ -137,6 +137,7 @@ def task(kit, model):
     return inputs, kit.array(np.arange(2 * model.outputs) % model.outputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["square"])
 def test_the_meta_gradient_of_one_inner_step_is_the_reference_s(backend64, torch_kit, name):
     model, rate = MODELS[name], 0.3
@@ -217,6 +218,7 @@ def resnet18(torch_kit):
     return network
 
 
+@pytest.mark.slow
 def test_resnet18_computes_with_torchvision_s_weights(jax_kit, torch_kit, resnet18):
     state = {name: tensor.numpy() for name, tensor in resnet18.state_dict().items()}
     images = np.random.default_rng(5).random((2, 64, 64, 3))
@@ -246,6 +248,7 @@ def test_resnet18_takes_the_parameters_of_torchvision_s_as_a_meta_module(jax_kit
     assert_identical({name: back[name] for name in parameters}, parameters)
 
 
+@pytest.mark.slow
 def test_resnet18_starts_with_torchvision_s_distribution(jax_kit, torch_kit):
     import torchvision
 

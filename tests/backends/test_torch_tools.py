@@ -43,6 +43,7 @@ def doubled(model):
     return {name: (2 * each).detach().requires_grad_() for name, each in model.meta_named_parameters()}
 
 
+@pytest.mark.slow
 @EVERY_NETWORK
 def test_a_call_with_params_compiles_as_one_graph(torch_kit, make):
     torch, model = torch_kit.torch, make(torch_kit)
@@ -163,6 +164,7 @@ def tensors_held(torch):
     return len(tensors), sum(each.numel() for each in tensors)
 
 
+@pytest.mark.slow
 def test_memory_is_flat_over_meta_steps(torch_kit):
     """After a few steps no step leaves a tensor behind: their number and size stay the same for 200."""
     torch = torch_kit.torch

@@ -386,6 +386,7 @@ def compiled_during(jax, caplog, action):
     return sum("Compiling" in record.getMessage() for record in caplog.records)
 
 
+@pytest.mark.slow
 @DTYPES
 def test_only_the_first_step_compiles(jax_kit, caplog, dtype):
     trained, batch = start(jax_kit, "vectors", dtype)

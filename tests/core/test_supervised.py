@@ -146,6 +146,7 @@ def test_a_worker_that_is_there_already_sees_the_epoch(method):
     assert worker.exitcode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 2])
 def test_torchs_persistent_workers_see_the_epoch(workers):
     data = pytest.importorskip("torch.utils.data")

@@ -101,6 +101,7 @@ def test_what_ilsvrc_has_besides_rgb_jpeg_files_is_accepted(mode, form, few):
     np.testing.assert_array_equal(read(few)[1][-1], expected(path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [*PLACES, "link"])
 def test_the_store_is_the_same_wherever_the_class_folders_are(place, whole, tmp_path):
     folder, totals = whole
@@ -315,6 +316,7 @@ def no_file(path):
     path.mkdir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("damage", "words"),
     [

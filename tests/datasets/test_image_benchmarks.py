@@ -23,7 +23,7 @@ from metabridge.datasets import benchmarks, cifar, cub, helpers, miniimagenet, m
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.sources import HDF5Source
 
-pytestmark = pytest.mark.xdist_group("image_benchmarks")
+pytestmark = [pytest.mark.xdist_group("image_benchmarks"), pytest.mark.slow]
 
 PER_CLASS = 4
 """Examples of each class in the small archives; the official ones have hundreds."""

@@ -494,6 +494,7 @@ def test_a_list_of_python_2_comes_item_by_item(encoding):
     assert_same(list(stream(content, encoding)), arrays)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["python 2", 2, 5])
 def test_a_long_list_takes_the_memory_of_a_batch(protocol, tmp_path):
     path, count, size = tmp_path / "list.pkl", 20_000, 2000

@@ -266,6 +266,7 @@ def test_a_pickle_that_runs_code_is_refused(name, small, official, tmp_path):
     assert not list((tmp_path / "root").rglob("*.h5"))
 
 
+@pytest.mark.slow
 def test_reading_takes_the_memory_of_a_batch(small, official, tmp_path):
     """Images are PNG files with padding behind them, 1,000 to a batch."""
     folder = write(official[0], tmp_path / "files")

@@ -112,6 +112,7 @@ def test_the_list_survives_a_damaged_store(tmp_path):
     assert re.search(r"omniglot +small1 +136 .* damaged +drawn characters", listed.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", ["torch", "jax"])
 def test_compare_says_which_extra_is_missing(missing, tmp_path):
     code = BLOCK.format(missing=missing) + "from metabridge.cli import main; main()"
@@ -120,6 +121,7 @@ def test_compare_says_which_extra_is_missing(missing, tmp_path):
     assert f"pip install 'metabridge[{missing}]'" in found.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("missing", "other"), [("torch", "jax"), ("jax", "torch")])
 def test_half_of_the_library_works_with_one_framework(missing, other, tmp_path):
     code = BLOCK.format(missing=missing) + (ROOT / "examples" / "01_sinusoid_maml.py").read_text()
@@ -128,6 +130,7 @@ def test_half_of_the_library_works_with_one_framework(missing, other, tmp_path):
     assert "10 inner steps: mean squared error" in found.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_example_with_own_arrays(backend, tmp_path):
     code = (ROOT / "examples" / "03_your_own_arrays.py").read_text()
@@ -136,6 +139,7 @@ def test_example_with_own_arrays(backend, tmp_path):
     assert "142506 meta-train tasks, 252 meta-test tasks" in found.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "jax"])
 def test_example_of_a_new_algorithm(backend, tmp_path):
     code = (ROOT / "examples" / "04_new_algorithm.py").read_text()
@@ -146,6 +150,7 @@ def test_example_of_a_new_algorithm(backend, tmp_path):
     assert float(errors["after"]) < float(errors["before"]) - 0.2
 
 
+@pytest.mark.slow
 def test_example_in_torchmeta_style(tmp_path, small1_archive):
     run("build", "omniglot", "--variant", "small1", "--from", small1_archive, cwd=tmp_path)
     code = (ROOT / "examples" / "02_torchmeta_style.py").read_text()

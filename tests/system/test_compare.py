@@ -118,11 +118,13 @@ def test_report_is_one_file_without_network(comparison, tmp_path):
     assert trained.keys() == initial_parameters(RUN.model, 0).keys()
 
 
+@pytest.mark.slow
 def test_a_meta_batch_of_one_task_has_pictures_too(tmp_path):
     found = run_comparison(replace(RUN, meta_batch_size=1, steps=1))
     assert write_report(found, tmp_path).is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("problem", ["harmonic", "sinusoid_and_line"])
 def test_every_toy_problem_has_pictures(problem, tmp_path):
     choices = "--shots 5 --test-shots 5 --steps 3 --meta-batch-size 2 --inner-steps 2"
@@ -165,6 +167,7 @@ def curves_of(comparison):
     return comparison.curves.predictions.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("inner_steps", "computed"), [(1, {0, 1, 10}), (12, {0, 12})])
 def test_no_curve_is_computed_that_is_not_drawn(inner_steps, computed):
     run = replace(RUN, steps=1, algorithm=replace(RUN.algorithm, inner_steps=inner_steps))

@@ -62,6 +62,7 @@ def test_a_recipe_is_a_run_that_survives_json(name):
     assert make_run(name, inner_steps=7).algorithm.inner_steps == 7
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", NAMES)
 @EVERY_RECIPE
 def test_both_backends_can_follow_it(name, backend):
@@ -89,6 +90,7 @@ def of_vectors():
         return compare_module.compare(run, made_data(run), made_data(run), device="cpu", progress=False)
 
 
+@pytest.mark.slow
 def test_vectors_have_pictures(of_vectors, tmp_path):
     assert of_vectors.disagreements() == []
     write_report(of_vectors, tmp_path)
