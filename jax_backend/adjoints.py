@@ -19,7 +19,10 @@ ScalarWithAux = Callable[[Any], tuple[jax.Array, Any]]
 """A function of a pytree of parameters that returns a scalar and a second value."""
 
 WRITTEN_OUT = 5
-"""Loops of at most so many steps are written out; longer ones are a `lax.scan`, whose compile time is that of one."""
+"""Loops of at most so many steps are written out; longer ones are a `lax.scan`, whose compile time is that of one.
+
+On a CPU a scan of two to five steps takes a tenth to a fifth longer to run, of an MLP as of Conv4.
+"""
 
 
 class Adjoint(Protocol):

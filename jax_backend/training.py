@@ -167,8 +167,8 @@ def _choose(condition: jax.Array, new: Any, old: Any) -> Any:
 
 def _largest(tree: Any) -> jax.Array:
     """The largest absolute entry of a tree without its counts; NaN if one is NaN."""
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
-    return jnp.stack([jnp.abs(leaf).max() for leaf in leaves]).max()
+    leaves = [leaf.ravel() for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return jnp.abs(jnp.concatenate(leaves)).max()  # one pass: many small ones cost more than a copy
 
 
 @functools.lru_cache(maxsize=16)
