@@ -13,7 +13,8 @@ import optax
 from flax import nnx
 
 from jax_backend.algorithms import ALGORITHMS
-from jax_backend.functional import accuracy, cross_entropy, mean_squared_error
+from jax_backend.evaluation import task_qualities
+from jax_backend.functional import cross_entropy, mean_squared_error
 from jax_backend.models import build_model
 from jax_backend.optimisers import from_config
 from jax_backend.tasks import Batch
@@ -43,7 +44,6 @@ class Learner:
         self.run = run
         self.dtype = dtype
         self.device = device
-        self._measure = accuracy if run.episode.ways is not None else mean_squared_error
         self._programs = _programs(run.model, run.algorithm, run.optimiser, run.episode, device.platform)
         self.algorithm = self._programs.algorithm
         with self._precision():
@@ -104,8 +104,7 @@ class Learner:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
         self._counter.check()
         with self._precision():
-            outputs = self.algorithm.predict(self._tree(self.params), batch, inner_steps)
-            return np.asarray(jax.vmap(self._measure)(outputs, batch["test"][1]), dtype=np.float64)
+            return task_qualities(self.algorithm, self._tree(self.params), batch, inner_steps)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""

@@ -4,6 +4,7 @@ Every integer and every number may be NumPy's; what a check returns is Python's,
 written to JSON like any other.
 """
 
+import difflib
 import math
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
@@ -20,6 +21,7 @@ __all__ = [
     "check_seed",
     "check_share",
     "check_size",
+    "did_you_mean",
     "is_count",
     "is_integer",
     "is_number",
@@ -157,12 +159,25 @@ def check_size(value: Any, argument: str) -> tuple[int, int]:
 
 
 def check_choice(value: object, argument: str, choices: Iterable[str], owner: str = "") -> None:
-    """Raise `ValueError` unless `value` is one of the `choices`, which may be those of an `owner`."""
+    """Raise `ValueError` unless `value` is one of the `choices`, which may be those of an `owner`.
+
+    >>> check_choice("conv5", "network", ["mlp", "conv4"])
+    Traceback (most recent call last):
+        ...
+    ValueError: `network` must be one of 'mlp', 'conv4', got 'conv5'; did you mean 'conv4'?
+    """
     known = list(choices)
     if value not in known:
         raise ValueError(
-            f"`{argument}`{owner and f' of {owner}'} must be one of {', '.join(map(repr, known))}, got {value!r}."
+            f"`{argument}`{owner and f' of {owner}'} must be one of {', '.join(map(repr, known))}, got {value!r}"
+            f"{did_you_mean(value, known)}"
         )
+
+
+def did_you_mean(value: object, choices: Iterable[str]) -> str:
+    """The end of a message: a full stop, or the names that are like `value`."""
+    near = difflib.get_close_matches(str(value), list(choices))
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
 
 
 def check_class_targets(shape: tuple[int, ...], expected: tuple[int, ...], dtype: object, is_integer: bool) -> None:

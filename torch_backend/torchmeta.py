@@ -465,6 +465,8 @@ class _Transformed(metabridge.toy.ToyMetaDataset):
         kwargs: further arguments of the toy.
     """
 
+    target_transform: Any = None
+
     def __init__(
         self,
         num_samples_per_task: int,
@@ -479,7 +481,7 @@ class _Transformed(metabridge.toy.ToyMetaDataset):
         if num_tasks is not None:
             kwargs["num_tasks"] = num_tasks
         super().__init__(num_samples_per_task, noise_std=noise_std, dataset_transform=dataset_transform, **kwargs)
-        self.target_transform: Any = target_transform
+        self.target_transform = target_transform
 
     @property
     def description(self) -> dict[str, Any]:

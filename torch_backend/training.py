@@ -17,7 +17,8 @@ from metabridge.networks.parts import join_parts, split_parts
 from metabridge.runs.losses import Attempt, StepCounter, StepLoss
 from metabridge.runs.states import State, join_state, split_state
 from torch_backend.algorithms import ALGORITHMS
-from torch_backend.functional import accuracy, cross_entropy, mean_squared_error
+from torch_backend.evaluation import task_qualities
+from torch_backend.functional import cross_entropy, mean_squared_error
 from torch_backend.models import build_model
 from torch_backend.optimisers import from_config
 from torch_backend.tasks import Batch
@@ -41,7 +42,6 @@ class Learner:
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device
         classifies = run.episode.ways is not None
-        self._measure = accuracy if classifies else mean_squared_error
         # Parameters come from outside, so names and shapes suffice; drawing some would move the random state.
         with torch.device("meta"):
             modules = {part: build_model(table) for part, table in run.parts.items() if isinstance(table, Chain)}
@@ -105,9 +105,7 @@ class Learner:
     def evaluate(self, batch: Batch, inner_steps: int | None = None) -> npt.NDArray[np.float64]:
         """`(B,)` quality of each task after `inner_steps` (default: the run's): accuracy, or mean squared error."""
         self._counter.check()
-        outputs, targets = self.algorithm.predict(self._tree(self.params), batch, inner_steps), batch["test"][1]
-        values = torch.stack([self._measure(output, target) for output, target in zip(outputs, targets, strict=True)])
-        return values.cpu().numpy().astype(np.float64)
+        return task_qualities(self.algorithm, self._tree(self.params), batch, inner_steps)
 
     def parameters(self) -> Parameters:
         """The current parameters, neutral."""

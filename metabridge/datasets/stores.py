@@ -1,12 +1,12 @@
 """The stores below a root: which benchmarks are built there, and the stores that users make of their own images."""
 
-import difflib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from metabridge.checks import did_you_mean
 from metabridge.datasets.benchmarks import Benchmark, check_identity
 from metabridge.datasets.catalogue import BENCHMARKS, TOYS
 from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
@@ -17,10 +17,12 @@ from metabridge.sources.hdf5 import FormatVersionError
 __all__ = [
     "StoreFacts",
     "build_own_store",
+    "check_dataset",
     "find_benchmark",
     "inspect_store",
     "load_own_store",
     "own_store",
+    "own_store_path",
     "own_stores",
     "verify_store",
 ]
@@ -133,7 +135,7 @@ def build_own_store(
         raise ValueError(f"`dataset` must be a name of your own, {dataset!r} is that of a benchmark.")
     if not re.fullmatch(_OWN_NAME, dataset):
         raise ValueError(f"`dataset` must be a name of letters, digits, '-', '_' and '.', got {dataset!r}.")
-    path = _own_path(dataset, root)
+    path = own_store_path(dataset, root)
     if path.exists():
         raise FileExistsError(
             f"{path} exists already; delete it, choose another name, or check it with `metabridge build {dataset} "
@@ -146,7 +148,7 @@ def build_own_store(
 
 def own_store(dataset: str, root: str | os.PathLike[str]) -> Path | None:
     """Path of the store that `build_own_store` made under this name, `None` if there is none."""
-    path = _own_path(dataset, root)
+    path = own_store_path(dataset, root)
     is_own = dataset not in BENCHMARKS and re.fullmatch(_OWN_NAME, dataset)
     return path if is_own and os.path.isfile(path) else None  # noqa: PTH113  # no error where it may not be looked at
 
@@ -157,7 +159,8 @@ def own_stores(root: str | os.PathLike[str]) -> dict[str, Path]:
     return {path.stem: path for path in paths if own_store(path.stem, root) == path}
 
 
-def _own_path(dataset: str, root: str | os.PathLike[str]) -> Path:
+def own_store_path(dataset: str, root: str | os.PathLike[str]) -> Path:
+    """Where the store of this name is, or will be once it is built."""
     return Path(root) / dataset / f"{dataset}.h5"
 
 
@@ -192,11 +195,27 @@ def find_benchmark(dataset: str, root: str | os.PathLike[str]) -> Benchmark:
         raise ValueError(
             f"`dataset` must be a stored benchmark, {dataset!r} is computed: it has no store and no splits."
         )
-    if dataset not in BENCHMARKS:
-        near = difflib.get_close_matches(dataset, [*BENCHMARKS, *TOYS, *own_stores(root)])
-        meant = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
-        raise ValueError(
-            f"`dataset` must be one of {', '.join(map(repr, BENCHMARKS))}, or a store of yours below {root}, "
-            f"got {dataset!r}{meant}"
-        )
+    check_dataset(dataset, BENCHMARKS, root)
     return BENCHMARKS[dataset]
+
+
+def check_dataset(dataset: str, known: Iterable[str], root: str | os.PathLike[str]) -> None:
+    """Raise `ValueError` unless `dataset` is a known name; the message says how to build a store of one's own.
+
+    Args:
+        dataset: the name that was given.
+        known: the names that fit, without those of stores of one's own.
+        root: folder of the stores.
+    """
+    names = list(known)
+    if dataset not in names:
+        raise ValueError(
+            f"`dataset` must be one of {', '.join(map(repr, names))}, or a store of yours below {root}, "
+            f"got {dataset!r}{did_you_mean(dataset, [*names, *TOYS, *own_stores(root)])} Images of your own: "
+            f"`metabridge build {_proposed_name(dataset)} --root {root} --from-folder FOLDER`."
+        )
+
+
+def _proposed_name(dataset: str) -> str:
+    """The name itself if a store can have it."""
+    return dataset if re.fullmatch(_OWN_NAME, dataset) else "NAME"

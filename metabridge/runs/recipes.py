@@ -5,11 +5,11 @@ on a CPU in some minutes, and far fewer than the tens of thousands behind publis
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from metabridge.checks import check_choice
+from metabridge.checks import check_choice, require
 from metabridge.configs import (
     AlgorithmConfig,
     EpisodeConfig,
@@ -18,11 +18,15 @@ from metabridge.configs import (
     RunConfig,
     algorithm_record,
 )
-from metabridge.datasets.catalogue import BENCHMARKS, load, load_toy
-from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.datasets.catalogue import BENCHMARKS, TOYS, load, load_toy
+from metabridge.datasets.own import few_shot
+from metabridge.datasets.stores import check_dataset, own_store, own_store_path
+from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
 from metabridge.networks.tables import NETWORKS
+from metabridge.sources import ClassSource, HDF5Source, split_classes
+from metabridge.sources.splits import USUAL_FRACTIONS
 
-__all__ = ["RECIPES", "WITHOUT_RECIPE", "Recipe", "make_meta_datasets", "make_run"]
+__all__ = ["RECIPES", "WITHOUT_RECIPE", "Recipe", "make_meta_datasets", "make_run", "own_recipe"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,10 +171,35 @@ WITHOUT_RECIPE = {
 """Benchmark of the library that cannot be compared → why."""
 
 
+def own_recipe(path: str | Path) -> Recipe:
+    """The recipe for a store of one's own: Conv4 with 32 filters for images, two hidden layers of 64 for vectors.
+
+    Tasks have five classes, one support example and 15 query examples of each, or as many as the store has.
+
+    Raises:
+        FileNotFoundError: if there is no store at `path`.
+        ValueError: for a store of fewer classes or examples than tasks need, or of examples of other shapes.
+    """
+    source = HDF5Source(path)
+    shape, examples = source.example_shape, int(source.class_sizes.min())
+    classes = min(len(part.class_sizes) for part in _own_parts(source).values())
+    enough = classes >= 2 and examples >= 2
+    wanted = "a store of at least ten classes of two examples, of which a fifth are meta-test"
+    require(enough, "dataset", wanted, f"{len(source)} classes, the smallest of {examples} examples, in {path}")
+    require(len(shape) in (1, 3), "dataset", "a store of images or vectors", f"examples of shape {shape} in {path}")
+    usual = _images(shape, steps=20) if len(shape) == 3 else _vectors(shape[0], 0.1)
+    return replace(usual, ways=min(5, classes), shots=1, test_shots=min(15, examples - 1))
+
+
+def _own_parts(source: ClassSource) -> dict[str, ClassSource]:
+    return split_classes(source, fractions=USUAL_FRACTIONS)
+
+
 def make_run(
     dataset: str = "sinusoid",
     variant: str | None = None,
     *,
+    root: str | Path = "data",
     ways: int | None = None,
     shots: int | None = None,
     test_shots: int | None = None,
@@ -189,8 +218,9 @@ def make_run(
     """The run of a benchmark's recipe, with some choices replaced; `None` keeps the recipe's choice.
 
     Args:
-        dataset: name of a benchmark.
+        dataset: name of a benchmark, or of a store of one's own below `root`.
         variant: variant of a stored benchmark.
+        root: folder of the stores.
         ways: N, classes per task.
         shots: support examples per class.
         test_shots: query examples per class.
@@ -212,8 +242,10 @@ def make_run(
     """
     if dataset in WITHOUT_RECIPE:
         raise ValueError(f"`dataset` {dataset} cannot be compared: {WITHOUT_RECIPE[dataset]}; choose another one.")
-    check_choice(dataset, "dataset", RECIPES)
-    recipe = RECIPES[dataset]
+    own = own_store(dataset, root)
+    if own is None:
+        check_dataset(dataset, RECIPES, root)
+    recipe = RECIPES[dataset] if own is None else own_recipe(own)
     if recipe.ways is None and ways is not None:
         raise ValueError(f"`ways` must be left out: {dataset} is a regression and has no classes, got {ways}.")
     ways = recipe.ways if ways is None else ways
@@ -225,7 +257,7 @@ def make_run(
     outputs = 1 if ways is None else ways
     return RunConfig(
         dataset=dataset,
-        variant=_variant(dataset, variant),
+        variant=_variant(dataset, variant, own is not None),
         episode=EpisodeConfig(
             ways,
             recipe.shots if shots is None else shots,
@@ -259,27 +291,40 @@ def _network(recipe: Recipe, network: str | None, hidden: tuple[int, ...] | None
     return ModelConfig(name, recipe.input_shape, outputs, widths if hidden is None else hidden)
 
 
-def _variant(dataset: str, variant: str | None) -> str | None:
+def _variant(dataset: str, variant: str | None, is_own: bool) -> str | None:
     if dataset not in BENCHMARKS:
         if variant is not None:
-            raise ValueError(f"`variant` of {dataset} must be left out: it is computed, not stored, got {variant!r}.")
+            reason = "it is your own" if is_own else "it is computed, not stored"
+            raise ValueError(f"`variant` of {dataset} must be left out: {reason}, got {variant!r}.")
         return None
     name = BENCHMARKS[dataset].variant_name(variant)
     return name if len(BENCHMARKS[dataset].variants) > 1 else None
 
 
 def make_meta_datasets(run: RunConfig, root: str | Path) -> tuple[MetaDataset, MetaDataset]:
-    """The meta-train and meta-test sets of a run; stored benchmarks lie below `root`."""
-    load_split = _load_toy if run.episode.ways is None else _load_stored
-    return load_split(run, Path(root), "train"), load_split(run, Path(root), "test")
+    """The meta-train and meta-test sets of a run; stores lie below `root`.
+
+    Of a store of one's own 60 % of the classes are meta-train and 20 % meta-test.
+    """
+    if run.dataset in TOYS:
+        return _load_toy(run, "train"), _load_toy(run, "test")
+    if run.dataset in BENCHMARKS:
+        return _load_stored(run, root, "train"), _load_stored(run, root, "test")
+    parts = _load_own(run, root)
+    return parts["train"], parts["test"]
 
 
-def _load_toy(run: RunConfig, root: Path, meta_split: str) -> MetaDataset:
-    del root  # nothing is stored
+def _load_toy(run: RunConfig, meta_split: str) -> MetaDataset:
     return load_toy(run.dataset, run.episode.shots, run.episode.test_shots, meta_split, run.seed)
 
 
-def _load_stored(run: RunConfig, root: Path, meta_split: str) -> MetaDataset:
+def _load_own(run: RunConfig, root: str | Path) -> dict[str, CombinationMetaDataset]:
+    episode = run.episode
+    path = own_store_path(run.dataset, root)
+    return few_shot(HDF5Source(path), episode.ways or 0, episode.shots, episode.test_shots, seed=run.seed)
+
+
+def _load_stored(run: RunConfig, root: str | Path, meta_split: str) -> MetaDataset:
     episode = run.episode
     return load(
         BENCHMARKS[run.dataset],

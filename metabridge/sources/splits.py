@@ -9,7 +9,10 @@ from metabridge.checks import check_share
 from metabridge.sources.base import ClassSource
 from metabridge.streams import philox_words, stream_key
 
-__all__ = ["split_classes"]
+__all__ = ["USUAL_FRACTIONS", "split_classes"]
+
+USUAL_FRACTIONS = {"train": 0.6, "val": 0.2, "test": 0.2}
+"""Meta-split → share of the classes of data of one's own."""
 
 _ROUNDING = Fraction(1, 10**9)  # three times 0.333333333 is meant to be all
 

@@ -32,6 +32,7 @@ BACKEND_ROOMS = [
     "models",
     "weights",
     "data",
+    "evaluation",
     "training",
     "backend",
     "torchmeta",
