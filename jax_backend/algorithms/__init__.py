@@ -5,17 +5,19 @@ from typing import Any
 from jax_backend.algorithms.algorithm import Algorithm
 from jax_backend.algorithms.anil import ANIL
 from jax_backend.algorithms.fomaml import FirstOrderMAML
+from jax_backend.algorithms.imaml import ImplicitMAML
 from jax_backend.algorithms.maml import MAML
 from jax_backend.algorithms.meta_sgd import MetaSGD
 from jax_backend.algorithms.prototypical import Prototypical
 
-__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "MetaSGD", "Prototypical"]
+__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "ImplicitMAML", "MetaSGD", "Prototypical"]
 
 ALGORITHMS: dict[str, Any] = {
     "maml": MAML,
     "fomaml": FirstOrderMAML,
     "anil": ANIL,
     "meta-sgd": MetaSGD,
+    "imaml": ImplicitMAML,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""

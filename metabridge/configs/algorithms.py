@@ -16,6 +16,7 @@ __all__ = [
     "ANILConfig",
     "AlgorithmConfig",
     "FOMAMLConfig",
+    "ImplicitMAMLConfig",
     "MAMLConfig",
     "MetaSGDConfig",
     "PrototypicalConfig",
@@ -217,6 +218,54 @@ class MetaSGDConfig(MAMLConfig):
 
 
 @dataclass(frozen=True)
+class ImplicitMAMLConfig(AlgorithmConfig):
+    """Implicit MAML: a proximal inner loop, and the derivative of its solution.
+
+    Attributes:
+        inner_steps: gradient steps on the support set.
+        inner_lr: step size of the inner loop.
+        proximal: pull towards the meta-parameters (the paper's lambda).
+        cg_steps: steps of conjugate gradients; 0 leaves the second derivatives out.
+    """
+
+    name: ClassVar[str] = "imaml"
+    title: ClassVar[str] = "implicit MAML"
+    reference: ClassVar[str] = "Rajeswaran, Finn, Kakade, Levine 2019, arXiv 1909.04630"
+
+    inner_steps: int = 10
+    inner_lr: float = 0.01
+    proximal: float = 1.0
+    cg_steps: int = 5
+
+    def __post_init__(self) -> None:
+        check_count(self.inner_steps, "inner_steps")
+        check_positive(self.inner_lr, "inner_lr")
+        check_positive(self.proximal, "proximal")
+        check_count(self.cg_steps, "cg_steps", least=0)
+
+    @property
+    def has_second_order(self) -> bool:
+        """Whether its meta-gradient contains second derivatives."""
+        return self.cg_steps > 0
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Its meta-gradient is that of the meta-loss in the limit of many steps alone."""
+        return False
+
+    def without_second_order(self) -> AlgorithmConfig:
+        """The same algorithm with the gradient at the adapted parameters."""
+        return replace(self, cg_steps=0)
+
+    def describe(self) -> str:
+        """The algorithm and its choices in a few words."""
+        return (
+            f"{self.title} with {self.inner_steps} inner steps of {self.inner_lr:g}, lambda {self.proximal:g} and "
+            f"{self.cg_steps} steps of conjugate gradients"
+        )
+
+
+@dataclass(frozen=True)
 class PrototypicalConfig(AlgorithmConfig):
     """Prototypical networks."""
 
@@ -228,7 +277,8 @@ class PrototypicalConfig(AlgorithmConfig):
 
 
 ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
-    record.name: record for record in (MAMLConfig, FOMAMLConfig, ANILConfig, MetaSGDConfig, PrototypicalConfig)
+    record.name: record
+    for record in (MAMLConfig, FOMAMLConfig, ANILConfig, MetaSGDConfig, ImplicitMAMLConfig, PrototypicalConfig)
 }
 """Name → record, of every algorithm."""
 
