@@ -266,7 +266,7 @@ def before_each(items, kind, mark):
 
 def instrument(root, mark):
     chunks, written, check = downloaders._chunks, hdf5._written, hdf5._check_written
-    downloaders._chunks = lambda response: before_each(chunks(response), "chunk", mark)
+    downloaders._chunks = lambda *arguments: before_each(chunks(*arguments), "chunk", mark)
     hdf5._written = lambda region, blocks: written(region, before_each(blocks, "block", mark))
     def checked(*arguments, **options):
         check(*arguments, **options)
