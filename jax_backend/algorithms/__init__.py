@@ -8,14 +8,16 @@ from jax_backend.algorithms.fomaml import FirstOrderMAML
 from jax_backend.algorithms.maml import MAML
 from jax_backend.algorithms.meta_sgd import MetaSGD
 from jax_backend.algorithms.prototypical import Prototypical
+from jax_backend.algorithms.reptile import Reptile
 
-__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "MetaSGD", "Prototypical"]
+__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "MetaSGD", "Prototypical", "Reptile"]
 
 ALGORITHMS: dict[str, Any] = {
     "maml": MAML,
     "fomaml": FirstOrderMAML,
     "anil": ANIL,
     "meta-sgd": MetaSGD,
+    "reptile": Reptile,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""

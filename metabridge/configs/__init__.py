@@ -8,6 +8,7 @@ from metabridge.configs.algorithms import (
     MAMLConfig,
     MetaSGDConfig,
     PrototypicalConfig,
+    ReptileConfig,
     algorithm_record,
 )
 from metabridge.configs.episode import EpisodeConfig
@@ -26,6 +27,7 @@ __all__ = [
     "ModelConfig",
     "OptimiserConfig",
     "PrototypicalConfig",
+    "ReptileConfig",
     "RunConfig",
     "algorithm_record",
 ]

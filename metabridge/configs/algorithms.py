@@ -19,6 +19,7 @@ __all__ = [
     "MAMLConfig",
     "MetaSGDConfig",
     "PrototypicalConfig",
+    "ReptileConfig",
     "algorithm_record",
 ]
 
@@ -161,8 +162,7 @@ class MAMLConfig(AlgorithmConfig):
     def describe(self) -> str:
         """The algorithm and its choices in a few words."""
         order = "first-order " if self.first_order else ""
-        steps = "step" if self.inner_steps == 1 else "steps"
-        return f"{order}{self.title} with {self.inner_steps} inner {steps} of {self.inner_lr:g}"
+        return order + describe_inner_loop(self.title, self.inner_steps, self.inner_lr)
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,36 @@ class MetaSGDConfig(MAMLConfig):
 
 
 @dataclass(frozen=True)
+class ReptileConfig(AlgorithmConfig):
+    """Reptile: the meta-gradient is the way back from the adapted parameters.
+
+    Attributes:
+        inner_steps: gradient steps on the support set.
+        inner_lr: step size of the inner loop.
+    """
+
+    name: ClassVar[str] = "reptile"
+    title: ClassVar[str] = "Reptile"
+    reference: ClassVar[str] = "Nichol, Achiam, Schulman 2018, arXiv 1803.02999"
+
+    inner_steps: int = 5
+    inner_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_count(self.inner_steps, "inner_steps")
+        check_positive(self.inner_lr, "inner_lr")
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Its meta-gradient is no gradient of the query loss that it reports."""
+        return False
+
+    def describe(self) -> str:
+        """The algorithm and its choices in a few words."""
+        return describe_inner_loop(self.title, self.inner_steps, self.inner_lr)
+
+
+@dataclass(frozen=True)
 class PrototypicalConfig(AlgorithmConfig):
     """Prototypical networks."""
 
@@ -228,9 +258,22 @@ class PrototypicalConfig(AlgorithmConfig):
 
 
 ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
-    record.name: record for record in (MAMLConfig, FOMAMLConfig, ANILConfig, MetaSGDConfig, PrototypicalConfig)
+    record.name: record
+    for record in (
+        MAMLConfig,
+        FOMAMLConfig,
+        ANILConfig,
+        MetaSGDConfig,
+        ReptileConfig,
+        PrototypicalConfig,
+    )
 }
 """Name → record, of every algorithm."""
+
+
+def describe_inner_loop(title: str, steps: int, rate: float) -> str:
+    """An algorithm and its inner loop in a few words."""
+    return f"{title} with {steps} inner {'step' if steps == 1 else 'steps'} of {rate:g}"
 
 
 def algorithm_record(name: str) -> type[AlgorithmConfig]:

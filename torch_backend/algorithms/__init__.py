@@ -8,14 +8,16 @@ from torch_backend.algorithms.fomaml import FirstOrderMAML
 from torch_backend.algorithms.maml import MAML
 from torch_backend.algorithms.meta_sgd import MetaSGD
 from torch_backend.algorithms.prototypical import Prototypical
+from torch_backend.algorithms.reptile import Reptile
 
-__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "MetaSGD", "Prototypical"]
+__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "MetaSGD", "Prototypical", "Reptile"]
 
 ALGORITHMS: dict[str, Any] = {
     "maml": MAML,
     "fomaml": FirstOrderMAML,
     "anil": ANIL,
     "meta-sgd": MetaSGD,
+    "reptile": Reptile,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""

@@ -1,0 +1,73 @@
+"""Gradient-based algorithms against references in NumPy, which share nothing with the backends.
+
+A reference is the meta-loss of one task, written down; its gradient is taken by complex steps, exact to rounding.
+"""
+
+import functools
+from dataclasses import replace
+
+import oracle
+import pytest
+from tolerances import assert_close
+
+from backends.test_algorithms import computed, problem
+
+
+def descend(model, params, task, rates, steps):
+    """All parameters that `steps` steps of gradient descent on the support set visit."""
+    visited = [params]
+    for step in range(steps):
+        slope = oracle.loss_and_gradient(model, oracle.cross_entropy, visited[-1], *task["train"])[1]
+        visited.append({name: value - rates(name, step) * slope[name] for name, value in visited[-1].items()})
+    return visited
+
+
+def query_loss(model, params, task):
+    """The loss on the query set."""
+    inputs, targets = task["test"]
+    return oracle.cross_entropy(oracle.outputs(model, params, inputs), targets)[0]
+
+
+def reptile(run, params, task):
+    """The query loss, and the way back from the adapted parameters."""
+    algorithm = run.algorithm
+    visited = descend(run.model, params, task, lambda name, step: algorithm.inner_lr, algorithm.inner_steps)
+    return query_loss(run.model, visited[-1], task), {name: params[name] - visited[-1][name] for name in params}
+
+
+REFERENCES = {"reptile": reptile}
+"""Algorithm → value and gradient of one task: `(run, params, task)` → (meta-loss, meta-gradient)."""
+
+
+@functools.cache
+def reference(name, spoil=None):
+    """Mean meta-loss and meta-gradient of the problem's meta-batch, with one thing spoilt."""
+    chosen = problem(name)
+    run, params = chosen.run, chosen.perturbed()
+    batch = {split: tuple(arrays) for split, arrays in chosen.batch().items()}
+    if spoil == "rate":
+        run = replace(run, algorithm=replace(run.algorithm, inner_lr=0.301))
+        params = {key: value * (1.003 if key.startswith("rates.") else 1.0) for key, value in params.items()}
+    if spoil == "weight":
+        params["features.layer1.linear.weight"][0, 0] += 1e-3
+    if spoil == "label":
+        inputs, labels = batch["train"]
+        batch["train"] = inputs, labels[:, ::-1]
+    return oracle.mean_over_tasks(functools.partial(REFERENCES[name], run), params, batch)
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_loss_and_meta_gradient_are_those_of_the_reference(backend, name):
+    loss, gradient = computed(backend.name, name)
+    assert_close(loss, reference(name)[0], "forward")
+    assert_close(gradient, reference(name)[1], "meta_gradient_mlp")
+
+
+@pytest.mark.parametrize("spoil", ["rate", "weight", "label"])
+@pytest.mark.parametrize("name", REFERENCES)
+def test_a_spoilt_reference_is_noticed(backend, name, spoil):
+    loss, gradient = computed(backend.name, name)
+    other_loss, other = reference(name, spoil)
+    for ours, theirs, kind in ((loss, other_loss, "forward"), (gradient, other, "meta_gradient_mlp")):
+        with pytest.raises(AssertionError, match="relative error"):
+            assert_close(ours, theirs, kind)
