@@ -18,6 +18,7 @@ __all__ = [
     "FOMAMLConfig",
     "MAMLConfig",
     "MetaSGDConfig",
+    "ProtoMAMLConfig",
     "PrototypicalConfig",
     "ReptileConfig",
     "algorithm_record",
@@ -247,6 +248,17 @@ class ReptileConfig(AlgorithmConfig):
 
 
 @dataclass(frozen=True)
+class ProtoMAMLConfig(MAMLConfig):
+    """MAML whose head starts from the prototypes; attributes as in `MAMLConfig`."""
+
+    name: ClassVar[str] = "proto-maml"
+    title: ClassVar[str] = "Proto-MAML"
+    reference: ClassVar[str] = "Triantafillou et al. 2020, arXiv 1903.03096"
+    solves_regression: ClassVar[bool] = False
+    embeds: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
 class PrototypicalConfig(AlgorithmConfig):
     """Prototypical networks."""
 
@@ -265,6 +277,7 @@ ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
         ANILConfig,
         MetaSGDConfig,
         ReptileConfig,
+        ProtoMAMLConfig,
         PrototypicalConfig,
     )
 }

@@ -6,6 +6,7 @@ A reference is the meta-loss of one task, written down; its gradient is taken by
 import functools
 from dataclasses import replace
 
+import numpy as np
 import oracle
 import pytest
 from tolerances import assert_close
@@ -35,7 +36,29 @@ def reptile(run, params, task):
     return query_loss(run.model, visited[-1], task), {name: params[name] - visited[-1][name] for name in params}
 
 
-REFERENCES = {"reptile": reptile}
+def by_complex_steps(meta_loss):
+    """A reference from the meta-loss of one task alone."""
+
+    def value_and_gradient(run, params, task):
+        return oracle.complex_step_gradient(lambda moved: meta_loss(run, moved, task), params)
+
+    return value_and_gradient
+
+
+def proto_maml(run, params, task):
+    """The embedding with its head is the network with as many outputs as there are classes."""
+    inputs, labels = task["train"]
+    model = replace(run.model, outputs=run.episode.ways)
+    plain = {"head.weight": np.eye(run.model.hidden[-1]), "head.bias": 0.0}
+    embedded = oracle.outputs(model, params | plain, inputs)
+    prototypes = np.stack([embedded[labels == label].mean(0) for label in range(run.episode.ways)])
+    head = {"head.weight": 2 * prototypes, "head.bias": -(prototypes**2).sum(-1)}
+    algorithm = run.algorithm
+    adapted = descend(model, params | head, task, lambda name, step: algorithm.inner_lr, algorithm.inner_steps)[-1]
+    return query_loss(model, adapted, task)
+
+
+REFERENCES = {"reptile": reptile, "proto-maml": by_complex_steps(proto_maml)}
 """Algorithm → value and gradient of one task: `(run, params, task)` → (meta-loss, meta-gradient)."""
 
 

@@ -7,10 +7,21 @@ from torch_backend.algorithms.anil import ANIL
 from torch_backend.algorithms.fomaml import FirstOrderMAML
 from torch_backend.algorithms.maml import MAML
 from torch_backend.algorithms.meta_sgd import MetaSGD
+from torch_backend.algorithms.proto_maml import ProtoMAML
 from torch_backend.algorithms.prototypical import Prototypical
 from torch_backend.algorithms.reptile import Reptile
 
-__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "MetaSGD", "Prototypical", "Reptile"]
+__all__ = [
+    "ALGORITHMS",
+    "ANIL",
+    "MAML",
+    "Algorithm",
+    "FirstOrderMAML",
+    "MetaSGD",
+    "ProtoMAML",
+    "Prototypical",
+    "Reptile",
+]
 
 ALGORITHMS: dict[str, Any] = {
     "maml": MAML,
@@ -18,6 +29,7 @@ ALGORITHMS: dict[str, Any] = {
     "anil": ANIL,
     "meta-sgd": MetaSGD,
     "reptile": Reptile,
+    "proto-maml": ProtoMAML,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""
