@@ -4,6 +4,7 @@ from typing import Any
 
 from jax_backend.algorithms.algorithm import Algorithm
 from jax_backend.algorithms.anil import ANIL
+from jax_backend.algorithms.cavia import CAVIA
 from jax_backend.algorithms.fomaml import FirstOrderMAML
 from jax_backend.algorithms.maml import MAML
 from jax_backend.algorithms.meta_sgd import MetaSGD
@@ -14,6 +15,7 @@ from jax_backend.algorithms.reptile import Reptile
 __all__ = [
     "ALGORITHMS",
     "ANIL",
+    "CAVIA",
     "MAML",
     "Algorithm",
     "FirstOrderMAML",
@@ -30,6 +32,7 @@ ALGORITHMS: dict[str, Any] = {
     "meta-sgd": MetaSGD,
     "reptile": Reptile,
     "proto-maml": ProtoMAML,
+    "cavia": CAVIA,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""

@@ -9,12 +9,13 @@ from typing import Any, ClassVar, Self
 
 from metabridge.checks import check_choice, check_count, check_positive, require
 from metabridge.configs.record import Config
-from metabridge.networks.layers import Chain, Layer, Like
+from metabridge.networks.layers import BatchNorm, Chain, Free, Layer, Like, Linear, Parameter, operations
 
 __all__ = [
     "ALGORITHMS",
     "ANILConfig",
     "AlgorithmConfig",
+    "CAVIAConfig",
     "FOMAMLConfig",
     "MAMLConfig",
     "MetaSGDConfig",
@@ -259,6 +260,41 @@ class ProtoMAMLConfig(MAMLConfig):
 
 
 @dataclass(frozen=True)
+class CAVIAConfig(MAMLConfig):
+    """Fast context adaptation: the inner loop adapts a context that steers the network; otherwise as `MAMLConfig`.
+
+    Attributes:
+        inner_lr: step size of the context; the paper's for sinusoids is 1.
+        context: size of the context.
+    """
+
+    name: ClassVar[str] = "cavia"
+    title: ClassVar[str] = "CAVIA"
+    reference: ClassVar[str] = "Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson 2019, arXiv 1810.03642"
+
+    context: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.context, "context")
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """The maps from the context to shifts of parameters, with the first values of a linear layer's weight.
+
+        They shift the weights and biases of all batch normalisations, or, where there is none, the first layer's bias.
+        """
+        del ways
+        layers = dict(operations(network))
+        norms = [name for name, layer in layers.items() if isinstance(layer, BatchNorm)]
+        first = next(name for name, layer in layers.items() if isinstance(layer, Linear))
+        steered = [f"{name}.{kind}" for name in norms for kind in ("weight", "bias")] or [f"{first}.bias"]
+        shapes = {name: parameter.shape for name, parameter in network.parameters()}
+        bound = self.context**-0.5
+        maps = [(name, Parameter((*shapes[name], self.context), -bound, bound)) for name in steered]
+        return {"maps": Free(tuple(maps))}
+
+
+@dataclass(frozen=True)
 class PrototypicalConfig(AlgorithmConfig):
     """Prototypical networks."""
 
@@ -278,6 +314,7 @@ ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
         MetaSGDConfig,
         ReptileConfig,
         ProtoMAMLConfig,
+        CAVIAConfig,
         PrototypicalConfig,
     )
 }

@@ -11,7 +11,10 @@ import oracle
 import pytest
 from tolerances import assert_close
 
+from backends.problems import PROBLEMS
 from backends.test_algorithms import computed, problem
+from metabridge.configs import CAVIAConfig, ModelConfig
+from metabridge.networks.tables import network_layers
 
 
 def descend(model, params, task, rates, steps):
@@ -58,7 +61,31 @@ def proto_maml(run, params, task):
     return query_loss(model, adapted, task)
 
 
-REFERENCES = {"reptile": reptile, "proto-maml": by_complex_steps(proto_maml)}
+def cavia(run, params, task):
+    """A context concatenated to the inputs, as in the paper: the first layer's weight is wider by the map."""
+    name = "features.layer1.linear"
+    widened = {key: value for key, value in params.items() if not key.startswith("maps.")}
+    widened[f"{name}.weight"] = np.concatenate([params[f"{name}.weight"], params[f"maps.{name}.bias"]], axis=1)
+
+    def loss_and_slope(context, inputs, targets):
+        wide = np.concatenate([inputs, np.broadcast_to(context, (len(inputs), len(context)))], axis=1)
+        values, tape = oracle.forward(run.model, widened, wide)
+        value, upstream = oracle.cross_entropy(values, targets)
+        for _, pull in reversed(tape):
+            upstream, _ = pull(upstream)
+        return value, upstream[:, inputs.shape[1] :].sum(0)
+
+    context = np.zeros(run.algorithm.context)
+    for _ in range(run.algorithm.inner_steps):
+        context = context - run.algorithm.inner_lr * loss_and_slope(context, *task["train"])[1]
+    return loss_and_slope(context, *task["test"])[0]
+
+
+REFERENCES = {
+    "reptile": reptile,
+    "proto-maml": by_complex_steps(proto_maml),
+    "cavia": by_complex_steps(cavia),
+}
 """Algorithm → value and gradient of one task: `(run, params, task)` → (meta-loss, meta-gradient)."""
 
 
@@ -94,3 +121,31 @@ def test_a_spoilt_reference_is_noticed(backend, name, spoil):
     for ours, theirs, kind in ((loss, other_loss, "forward"), (gradient, other, "meta_gradient_mlp")):
         with pytest.raises(AssertionError, match="relative error"):
             assert_close(ours, theirs, kind)
+
+
+def test_a_context_steers_every_batch_normalisation():
+    """On images; where there is none, the first layer's bias."""
+    maps = CAVIAConfig(context=7).parts
+    of_images = dict(maps(network_layers(PROBLEMS["images"].run.model), 3)["maps"].parameters())
+    norms = [f"features.layer{block}.norm" for block in (1, 2, 3, 4)]
+    assert list(of_images) == [f"{norm}.{kind}" for norm in norms for kind in ("weight", "bias")]
+    assert of_images["features.layer2.norm.bias"].shape == (3, 7)
+    of_vectors = dict(maps(network_layers(PROBLEMS["vectors"].run.model), 3)["maps"].parameters())
+    assert list(of_vectors) == ["features.layer1.linear.bias"]
+    blocks = ModelConfig("resnet12", (32, 32, 3), 3, (4, 4, 4, 4))
+    of_blocks = dict(maps(network_layers(blocks), 3)["maps"].parameters())
+    assert "features.layer1.shortcut.norm.weight" in of_blocks
+    with pytest.raises(ValueError, match="`context` must be a positive integer"):
+        CAVIAConfig(context=0)
+
+
+def test_a_map_names_a_parameter(backend):
+    kit, ones = backend, backend.array(np.ones((2, 3, 1), np.float32))
+    cavia = kit.algorithms.CAVIA(
+        lambda params, inputs: inputs * params["w"],
+        kit.functional.mean_squared_error,
+        optimiser=kit.optimisers.sgd(0.1),
+    )
+    params = {"network": {"w": ones[0, 0]}, "maps": {"v": backend.array(np.ones((1, 2), np.float32))}}
+    with pytest.raises(ValueError, match=r"`params\['maps'\]` .* 'v'"):
+        cavia.loss(params, {"train": (ones, ones), "test": (ones, ones)})
