@@ -19,12 +19,14 @@ from metabridge.networks.parameters import Parameters
 
 __all__ = [
     "batch_norm",
+    "complex_step_gradient",
     "conv2d",
     "cross_entropy",
     "linear_regression_maml",
     "loss_and_gradient",
     "maml",
     "max_pool",
+    "mean_over_tasks",
     "outputs",
 ]
 
@@ -33,6 +35,7 @@ Pullback = Callable[[Array], tuple[Array, Parameters]]
 Layer = Callable[[Array, Parameters], tuple[Array, Pullback]]
 Loss = Callable[[Array, Array], tuple[Array, Array]]
 Batch = dict[str, tuple[Array, Array]]
+Task = dict[str, tuple[Array, Array]]
 
 STEP = 1e-30
 
@@ -185,12 +188,30 @@ def maml(
     model: ModelConfig, algorithm: MAMLConfig, loss: Loss, params: Parameters, batch: Batch
 ) -> tuple[float, Parameters]:
     """MAML's meta-loss of a meta-batch (mean over tasks) and its meta-gradient."""
+    return mean_over_tasks(lambda params, task: _task(model, algorithm, loss, params, task), params, batch)
+
+
+def mean_over_tasks(
+    function: Callable[[Parameters, Task], tuple[float, Parameters]], params: Parameters, batch: Batch
+) -> tuple[float, Parameters]:
+    """The mean of a value and a gradient over the tasks of a meta-batch, in float64."""
     params = {name: array.astype(np.float64) for name, array in params.items()}
     count = len(batch["train"][0])
     tasks = [{name: (inputs[i], targets[i]) for name, (inputs, targets) in batch.items()} for i in range(count)]
-    results = [_task(model, algorithm, loss, params, task) for task in tasks]
+    results = [function(params, task) for task in tasks]
     total = {name: sum(gradient[name] for _, gradient in results) / count for name in params}
     return sum(value for value, _ in results) / count, total
+
+
+def complex_step_gradient(function: Callable[[Parameters], Array], params: Parameters) -> tuple[float, Parameters]:
+    """A real function of parameters and its gradient, entry by entry: `∂f/∂θ_i = imag(f(θ + ih e_i)) / h`."""
+    gradient = {name: np.zeros(array.shape) for name, array in params.items()}
+    for name, array in params.items():
+        for entry in np.ndindex(array.shape):
+            moved = array.astype(complex)
+            moved[entry] += 1j * STEP
+            gradient[name][entry] = function({**params, name: moved}).imag / STEP
+    return float(function(params)), gradient
 
 
 def _task(

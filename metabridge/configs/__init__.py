@@ -4,11 +4,14 @@ from metabridge.configs.algorithms import (
     ALGORITHMS,
     AlgorithmConfig,
     ANILConfig,
+    CAVIAConfig,
     FOMAMLConfig,
     ImplicitMAMLConfig,
     MAMLConfig,
     MetaSGDConfig,
+    ProtoMAMLConfig,
     PrototypicalConfig,
+    ReptileConfig,
     algorithm_record,
 )
 from metabridge.configs.episode import EpisodeConfig
@@ -20,6 +23,7 @@ __all__ = [
     "ALGORITHMS",
     "ANILConfig",
     "AlgorithmConfig",
+    "CAVIAConfig",
     "EpisodeConfig",
     "FOMAMLConfig",
     "ImplicitMAMLConfig",
@@ -27,7 +31,9 @@ __all__ = [
     "MetaSGDConfig",
     "ModelConfig",
     "OptimiserConfig",
+    "ProtoMAMLConfig",
     "PrototypicalConfig",
+    "ReptileConfig",
     "RunConfig",
     "algorithm_record",
 ]

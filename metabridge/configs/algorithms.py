@@ -9,17 +9,20 @@ from typing import Any, ClassVar, Self
 
 from metabridge.checks import check_choice, check_count, check_positive, require
 from metabridge.configs.record import Config
-from metabridge.networks.layers import Chain, Layer, Like
+from metabridge.networks.layers import BatchNorm, Chain, Free, Layer, Like, Linear, Parameter, operations
 
 __all__ = [
     "ALGORITHMS",
     "ANILConfig",
     "AlgorithmConfig",
+    "CAVIAConfig",
     "FOMAMLConfig",
     "ImplicitMAMLConfig",
     "MAMLConfig",
     "MetaSGDConfig",
+    "ProtoMAMLConfig",
     "PrototypicalConfig",
+    "ReptileConfig",
     "algorithm_record",
 ]
 
@@ -162,8 +165,7 @@ class MAMLConfig(AlgorithmConfig):
     def describe(self) -> str:
         """The algorithm and its choices in a few words."""
         order = "first-order " if self.first_order else ""
-        steps = "step" if self.inner_steps == 1 else "steps"
-        return f"{order}{self.title} with {self.inner_steps} inner {steps} of {self.inner_lr:g}"
+        return order + describe_inner_loop(self.title, self.inner_steps, self.inner_lr)
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,82 @@ class ImplicitMAMLConfig(AlgorithmConfig):
 
 
 @dataclass(frozen=True)
+class ReptileConfig(AlgorithmConfig):
+    """Reptile: the meta-gradient is the way back from the adapted parameters.
+
+    Attributes:
+        inner_steps: gradient steps on the support set.
+        inner_lr: step size of the inner loop.
+    """
+
+    name: ClassVar[str] = "reptile"
+    title: ClassVar[str] = "Reptile"
+    reference: ClassVar[str] = "Nichol, Achiam, Schulman 2018, arXiv 1803.02999"
+
+    inner_steps: int = 5
+    inner_lr: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_count(self.inner_steps, "inner_steps")
+        check_positive(self.inner_lr, "inner_lr")
+
+    @property
+    def follows_gradient(self) -> bool:
+        """Its meta-gradient is no gradient of the query loss that it reports."""
+        return False
+
+    def describe(self) -> str:
+        """The algorithm and its choices in a few words."""
+        return describe_inner_loop(self.title, self.inner_steps, self.inner_lr)
+
+
+@dataclass(frozen=True)
+class ProtoMAMLConfig(MAMLConfig):
+    """MAML whose head starts from the prototypes; attributes as in `MAMLConfig`."""
+
+    name: ClassVar[str] = "proto-maml"
+    title: ClassVar[str] = "Proto-MAML"
+    reference: ClassVar[str] = "Triantafillou et al. 2020, arXiv 1903.03096"
+    solves_regression: ClassVar[bool] = False
+    embeds: ClassVar[bool] = True
+
+
+@dataclass(frozen=True)
+class CAVIAConfig(MAMLConfig):
+    """Fast context adaptation: the inner loop adapts a context that steers the network; otherwise as `MAMLConfig`.
+
+    Attributes:
+        inner_lr: step size of the context; the paper's for sinusoids is 1.
+        context: size of the context.
+    """
+
+    name: ClassVar[str] = "cavia"
+    title: ClassVar[str] = "CAVIA"
+    reference: ClassVar[str] = "Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson 2019, arXiv 1810.03642"
+
+    context: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.context, "context")
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """The maps from the context to shifts of parameters, with the first values of a linear layer's weight.
+
+        They shift the weights and biases of all batch normalisations, or, where there is none, the first layer's bias.
+        """
+        del ways
+        layers = dict(operations(network))
+        norms = [name for name, layer in layers.items() if isinstance(layer, BatchNorm)]
+        first = next(name for name, layer in layers.items() if isinstance(layer, Linear))
+        steered = [f"{name}.{kind}" for name in norms for kind in ("weight", "bias")] or [f"{first}.bias"]
+        shapes = {name: parameter.shape for name, parameter in network.parameters()}
+        bound = self.context**-0.5
+        maps = [(name, Parameter((*shapes[name], self.context), -bound, bound)) for name in steered]
+        return {"maps": Free(tuple(maps))}
+
+
+@dataclass(frozen=True)
 class PrototypicalConfig(AlgorithmConfig):
     """Prototypical networks."""
 
@@ -278,9 +356,24 @@ class PrototypicalConfig(AlgorithmConfig):
 
 ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
     record.name: record
-    for record in (MAMLConfig, FOMAMLConfig, ANILConfig, MetaSGDConfig, ImplicitMAMLConfig, PrototypicalConfig)
+    for record in (
+        MAMLConfig,
+        FOMAMLConfig,
+        ANILConfig,
+        MetaSGDConfig,
+        ImplicitMAMLConfig,
+        ReptileConfig,
+        ProtoMAMLConfig,
+        CAVIAConfig,
+        PrototypicalConfig,
+    )
 }
 """Name → record, of every algorithm."""
+
+
+def describe_inner_loop(title: str, steps: int, rate: float) -> str:
+    """An algorithm and its inner loop in a few words."""
+    return f"{title} with {steps} inner {'step' if steps == 1 else 'steps'} of {rate:g}"
 
 
 def algorithm_record(name: str) -> type[AlgorithmConfig]:

@@ -20,6 +20,7 @@ __all__ = [
     "ReLU",
     "Residual",
     "chain",
+    "operations",
 ]
 
 
@@ -176,6 +177,22 @@ def chain(**layers: Layer) -> Chain:
     ['head.weight', 'head.bias']
     """
     return Chain(tuple(layers.items()))
+
+
+def operations(layer: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
+    """Name and record of every single operation inside a layer, in order.
+
+    >>> [name for name, _ in operations(chain(features=chain(linear=Linear(3, 2), relu=ReLU())))]
+    ['features.linear', 'features.relu']
+    """
+    if isinstance(layer, Residual):
+        yield from operations(layer.main, name)
+        yield from operations(layer.shortcut, f"{name}.shortcut" if name else "shortcut")
+    elif isinstance(layer, Chain):
+        for inner, member in layer.layers:
+            yield from operations(member, f"{name}.{inner}" if name else inner)
+    else:
+        yield name, layer
 
 
 def _kaiming(shape: tuple[int, ...], fan_in: int) -> Parameter:

@@ -12,7 +12,7 @@ from tolerances import assert_close, assert_differs, assert_identical
 from backends.kits import make_kit
 from backends.problems import PROBLEMS
 from metabridge.adaptation.task_maps import Chunked
-from metabridge.configs import ALGORITHMS, MAMLConfig, OptimiserConfig
+from metabridge.configs import ALGORITHMS, OptimiserConfig
 from metabridge.networks.layers import Chain
 from metabridge.networks.parts import join_parts, split_parts
 from metabridge.toy.helpers import sinusoid
@@ -52,7 +52,7 @@ def test_both_backends_agree(torch_kit, jax_kit, name):
     assert_close(gradient, other, "meta_gradient_mlp")
 
 
-@pytest.mark.parametrize("name", [name for name, record in ALGORITHMS.items() if issubclass(record, MAMLConfig)])
+@pytest.mark.parametrize("name", ["maml", "fomaml", "anil", "meta-sgd"])
 def test_gradient_based_algorithms_are_those_of_the_reference(backend, name):
     chosen = problem(name)
     expected = oracle.maml(
@@ -124,6 +124,8 @@ def test_steps_may_be_chosen_where_there_are_inner_steps(backend, name):
 @EVERY
 def test_training_lowers_the_loss_and_reaches_every_parameter(backend, name):
     learner, batch = start(backend, problem(name))
+    if name == "reptile":  # it learns from support sets alone
+        batch = dict.fromkeys(batch, batch["train"])
     before = learner.parameters()
     losses = [float(learner.step(batch)) for _ in range(40)]
     assert losses[-1] < 0.9 * losses[0]

@@ -4,13 +4,28 @@ from typing import Any
 
 from torch_backend.algorithms.algorithm import Algorithm
 from torch_backend.algorithms.anil import ANIL
+from torch_backend.algorithms.cavia import CAVIA
 from torch_backend.algorithms.fomaml import FirstOrderMAML
 from torch_backend.algorithms.imaml import ImplicitMAML
 from torch_backend.algorithms.maml import MAML
 from torch_backend.algorithms.meta_sgd import MetaSGD
+from torch_backend.algorithms.proto_maml import ProtoMAML
 from torch_backend.algorithms.prototypical import Prototypical
+from torch_backend.algorithms.reptile import Reptile
 
-__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "ImplicitMAML", "MetaSGD", "Prototypical"]
+__all__ = [
+    "ALGORITHMS",
+    "ANIL",
+    "CAVIA",
+    "MAML",
+    "Algorithm",
+    "FirstOrderMAML",
+    "ImplicitMAML",
+    "MetaSGD",
+    "ProtoMAML",
+    "Prototypical",
+    "Reptile",
+]
 
 ALGORITHMS: dict[str, Any] = {
     "maml": MAML,
@@ -18,6 +33,9 @@ ALGORITHMS: dict[str, Any] = {
     "anil": ANIL,
     "meta-sgd": MetaSGD,
     "imaml": ImplicitMAML,
+    "reptile": Reptile,
+    "proto-maml": ProtoMAML,
+    "cavia": CAVIA,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""
