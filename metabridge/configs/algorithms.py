@@ -255,6 +255,15 @@ class ImplicitMAMLConfig(AlgorithmConfig):
         """Its meta-gradient is that of the meta-loss in the limit of many steps alone."""
         return False
 
+    @property
+    def omits_second_order(self) -> bool:
+        """Whether its meta-gradient leaves out second derivatives."""
+        return self.cg_steps == 0
+
+    def with_second_order(self) -> AlgorithmConfig:
+        """The same algorithm with five steps of conjugate gradients, if it has none."""
+        return replace(self, cg_steps=self.cg_steps or 5)
+
     def without_second_order(self) -> AlgorithmConfig:
         """The same algorithm with the gradient at the adapted parameters."""
         return replace(self, cg_steps=0)
