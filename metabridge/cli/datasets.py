@@ -1,5 +1,6 @@
 """`metabridge datasets`."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["datasets"]
 
+_ANY_WIDTH = 1000
 _HEADER = ("benchmark", "variant", "classes", "examples", "shape", "disk", "terms", "state", "what it is")
 
 
@@ -32,13 +34,28 @@ def datasets(
             raise ValueError(
                 "`--classes` needs the name of a benchmark; write for example metabridge datasets cub --classes."
             )
-        print_table([_HEADER, *_toy_rows(), *_benchmark_rows(root), *_own_rows(root)])
+        _print_list([_HEADER, *_toy_rows(), *_benchmark_rows(root), *_own_rows(root)])
         return
     own = own_store(dataset, root)
     if own is not None:
         _print_own(inspect_store(own), classes)
     else:
         _print_benchmark(find_benchmark(dataset, root), root, classes)
+
+
+_NARROW = ("benchmark", "variant", "classes", "shape", "disk", "state")
+
+
+def _print_list(rows: list[tuple[str, ...]]) -> None:
+    """The whole list in a file, a pipe or a wide terminal; in a narrow one its most asked-for columns."""
+    room = shutil.get_terminal_size(fallback=(_ANY_WIDTH, 24)).columns
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if sum(widths) + 2 * len(widths) - 2 <= room:
+        print_table(rows, room)
+        return
+    kept = [_HEADER.index(name) for name in _NARROW]
+    print_table([tuple(row[column] for column in kept) for row in rows], room)
+    typer.echo("\nMore of each: metabridge datasets NAME, or this list in a wider terminal.")
 
 
 def _toy_rows() -> list[tuple[str, ...]]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from metabridge.cli.common import Root
+from metabridge.cli.common import Root, check_file
 
 if TYPE_CHECKING:
     from metabridge.episodes.metadatasets import MetaDataset
@@ -31,10 +31,15 @@ def show(
     index: Annotated[int, typer.Option(help="Index of the episode in this stream.")] = 0,
 ) -> None:
     """Draw one episode: a labelled contact sheet of support and query set, or the points of a regression."""
+    from metabridge.checks import check_choice
     from metabridge.datasets.catalogue import TOYS, load_toy
     from metabridge.datasets.stores import find_benchmark, load_own_store, own_store
     from metabridge.reports.figures import draw_episode
+    from metabridge.storage.atomic import replacing
 
+    check_file("--output", output)
+    output = output if output.suffix else output.with_suffix(".png")
+    check_file("--output", output)
     meta_dataset: MetaDataset
     own = own_store(dataset, root)
     if dataset in TOYS:
@@ -54,9 +59,13 @@ def show(
 
         chosen = {"shots": shots, "test_shots": test_shots, "meta_split": meta_split or "train"}
         meta_dataset = load(find_benchmark(dataset, root), root, variant, ways, split, **chosen)
-    figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed))
-    output = output if output.suffix else output.with_suffix(".png")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, bbox_inches="tight")
     of = "" if own is not None else f", meta-{meta_split or 'train'}{f' of {split}' if split else ''}"
-    typer.echo(f"{output}: episode {index} of seed {seed}{of}")
+    words = f"episode {index} of seed {seed}{of}"
+    name = f"{dataset} ({variant})" if variant else dataset
+    figure = draw_episode(meta_dataset, meta_dataset.episodes([index], seed), f"{name}: {words}")
+    kinds = figure.canvas.get_supported_filetypes()
+    check_choice(output.suffix.lower().removeprefix("."), "--output", kinds, owner="a picture")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(output, 0) as new:
+        figure.savefig(new, bbox_inches="tight", format=output.suffix.lower().removeprefix("."))
+    typer.echo(f"{output}: {words}")

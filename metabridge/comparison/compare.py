@@ -6,11 +6,10 @@ measured in float32, one backend after the other. The records of `metabridge.com
 """
 
 import copy
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,22 +29,19 @@ from metabridge.configs import AlgorithmConfig, RunConfig
 from metabridge.digests import Digest
 from metabridge.episodes.batches import EpisodeBatch, arrays_digest
 from metabridge.episodes.loader import EpisodeLoader
-from metabridge.episodes.metadatasets import MetaDataset
+from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
 from metabridge.networks.parameters import Parameters, initial_parameters, relative_difference
+from metabridge.runs.evaluation import Evaluation, evaluation_loader
 from metabridge.runs.losses import check_finite
 from metabridge.runs.manifests import make_manifest
-from metabridge.runs.statistics import mean_and_ci95
+from metabridge.runs.progress import Progress, no_progress, progress_bar
 from metabridge.toy import ToyMetaDataset
 
 __all__ = ["compare"]
 
-TEST_EPISODES = 200
 _DIRECTIONS = 2
 _CURVE_TASKS = 4
 _CURVE_POINTS = 241
-
-T = TypeVar("T")
-Progress = Callable[[Iterable[T], str, int], Iterable[T]]
 
 
 def compare(
@@ -54,6 +50,7 @@ def compare(
     meta_test: MetaDataset,
     device: str = "auto",
     progress: bool = True,
+    announce: Callable[[float], None] | None = None,
 ) -> Comparison:
     """Run the same meta-training in PyTorch and in JAX and measure how far they agree.
 
@@ -62,7 +59,9 @@ def compare(
         meta_train: where the training episodes come from.
         meta_test: where the test episodes come from.
         device: `"auto"`, `"cpu"` or `"gpu"`, the same for both.
-        progress: show progress bars.
+        progress: show progress bars, with the time left.
+        announce: called with the seconds that all will take, roughly, before the long part; a few meta-steps are
+            measured for it. `None` measures nothing.
 
     Raises:
         ModuleNotFoundError: if a framework is missing; the message names the extra.
@@ -71,10 +70,12 @@ def compare(
     device = _common_device(device)
     doubles = {name: load_backend(name, device, "float64") for name in NAMES}
     singles = {name: load_backend(name, device, "float32") for name in NAMES}
-    show = _progress_bar if progress else _no_progress
+    show = progress_bar if progress else no_progress
     initial = initial_parameters(run.layers, run.seed)
 
     first_batch = meta_train.episodes(range(run.meta_batch_size), run.seed)
+    if announce is not None:
+        announce(_estimate(run, doubles, singles, initial, first_batch))
     learners = {name: doubles[name].learner(run, initial) for name in NAMES}
     gradients = _Gradients(run, doubles, first_batch, show)
     gradient = gradients.measure(initial)
@@ -93,6 +94,7 @@ def compare(
         manifest=make_manifest(run, meta_train, meta_test),
         example={name: singles[name].to_numpy(singles[name].receive(first_batch)) for name in NAMES},
         curves=_adaptation_curves(run, meta_test, singles, {name: learner for name, (_, learner) in trained.items()}),
+        class_names=_class_names(meta_train, first_batch),
     )
 
 
@@ -103,23 +105,46 @@ def _common_device(device: str) -> str:
     return "cpu" if any(load_backend(name, "auto", "float32").device == "cpu" for name in NAMES) else "gpu"
 
 
-def _progress_bar(items: Iterable[T], label: str, total: int) -> Iterable[T]:
-    from tqdm.auto import tqdm
+def _estimate(
+    run: RunConfig,
+    doubles: dict[str, Backend],
+    singles: dict[str, Backend],
+    initial: Parameters,
+    batch: EpisodeBatch,
+) -> float:
+    """Seconds that a comparison takes, roughly, from a few meta-steps of each backend.
 
-    seconds = 0.1 if sys.stderr.isatty() else 10  # a log keeps every update
-    bar: Iterable[T] = tqdm(items, desc=f"{label:<34}", total=total, mininterval=seconds, dynamic_ncols=True)
-    return bar
+    Their learners are thrown away. The meta-steps compiled here are not compiled again.
+    """
+    algorithm, total = run.algorithm, 0.0
+    gradients = 1 + algorithm.has_second_order + algorithm.follows_gradient + 2 * algorithm.omits_second_order
+    qualities = _shown_steps(run)
+    inner = sum(1 + steps for steps in qualities) / (1 + algorithm.inner_steps)
+    for name in NAMES:
+        first, step = _step_seconds(name, doubles[name].learner(run, initial), doubles[name].receive(batch))
+        # Gradients of several orders, each compiled; losses for finite differences; the run.
+        total += gradients * first + 4 * _DIRECTIONS * step + run.steps * step
+        first, step = _step_seconds(name, singles[name].learner(run, initial), singles[name].receive(batch))
+        # The run; predictions after several numbers of inner steps, compiled in less time than a gradient.
+        total += run.steps * step + len(qualities) * (first - step) / 3
+        total += step * inner * run.test_episodes / run.meta_batch_size
+    return total
 
 
-def _no_progress(items: Iterable[T], label: str, total: int) -> Iterable[T]:
-    del label, total
-    return items
+def _step_seconds(name: str, learner: Learner, data: Any) -> tuple[float, float]:
+    """Seconds of the first meta-step, which compiles, and of the next one."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        _named(name, float, learner.step(data))
+        times.append(time.perf_counter() - started)
+    return times[0], times[1]
 
 
 class _Gradients:
     """Meta-gradients of the first meta-batch, in float64, at given parameters."""
 
-    def __init__(self, run: RunConfig, backends: dict[str, Backend], batch: EpisodeBatch, show: Progress[Any]) -> None:
+    def __init__(self, run: RunConfig, backends: dict[str, Backend], batch: EpisodeBatch, show: Progress) -> None:
         self.run = run
         self.backends = backends
         self.batches = {name: backend.receive(batch) for name, backend in backends.items()}
@@ -178,7 +203,7 @@ def _run_side_by_side(
     meta_train: MetaDataset,
     backends: dict[str, Backend],
     learners: dict[str, Learner],
-    show: Progress[Any],
+    show: Progress,
 ) -> tuple[Episodes, Trajectory]:
     """Both float64 runs, meta-step by meta-step, on the same batches; every batch that arrives is checked."""
     check = _EpisodeCheck()
@@ -243,7 +268,7 @@ def _train(
     initial: Parameters,
     meta_train: MetaDataset,
     meta_test: MetaDataset,
-    show: Progress[Any],
+    show: Progress,
 ) -> tuple[Training, Learner]:
     """One backend's float32 run: losses, time per meta-step, and quality on test episodes."""
     learner = backend.learner(run, initial)
@@ -253,33 +278,46 @@ def _train(
         started = time.perf_counter()
         losses.append(_named(backend.name, float, learner.step(data)))
         times.append(time.perf_counter() - started)
-    after, before = _test(run, backend, learner, meta_test, show)
-    quality, half_width = mean_and_ci95(after)
     training = Training(
         version=backend.version,
         device=backend.device,
         losses=np.array(losses),
         meta_step_ms=1000 * float(np.median(times[1:])) if len(times) > 1 else None,
-        quality=quality,
-        quality_ci95=half_width,
-        quality_before=float(before.mean()) if len(before) else None,
+        inner_steps=run.algorithm.inner_steps,
+        evaluations=_test(run, backend, learner, meta_test, show),
         parameters=learner.parameters(),
     )
     return training, learner
 
 
 def _test(
-    run: RunConfig, backend: Backend, learner: Learner, meta_test: MetaDataset, show: Progress[Any]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """`(episodes,)` quality of each test episode after adaptation, and before it where there are inner steps."""
-    batches = -(-TEST_EPISODES // run.meta_batch_size)
-    loader = EpisodeLoader(meta_test, run.meta_batch_size, batches, run.seed)
-    after, before = [], [np.zeros(0)]
-    for data in show(backend.feed(loader), f"{backend.name}, test episodes", batches):
-        after.append(learner.evaluate(data))
-        if run.algorithm.has_inner_steps:
-            before.append(learner.evaluate(data, inner_steps=0))
-    return np.concatenate(after)[:TEST_EPISODES], np.concatenate(before)[:TEST_EPISODES]
+    run: RunConfig, backend: Backend, learner: Learner, meta_test: MetaDataset, show: Progress
+) -> dict[int, Evaluation]:
+    """Number of inner steps → quality of the test episodes after them."""
+    loader = evaluation_loader(meta_test, run.test_episodes, run.meta_batch_size, run.seed)
+    values: dict[int, list[npt.NDArray[np.float64]]] = {steps: [] for steps in _shown_steps(run)}
+    for data in show(backend.feed(loader), f"{backend.name}, test episodes", len(loader)):
+        for steps, batches in values.items():
+            batches.append(learner.evaluate(data, steps if run.algorithm.has_inner_steps else None))
+    measure = "mean squared error" if run.episode.ways is None else "accuracy"
+    return {steps: Evaluation.of(batches, run.test_episodes, measure) for steps, batches in values.items()}
+
+
+def _shown_steps(run: RunConfig) -> list[int]:
+    """The numbers of inner steps whose quality is measured: none, one, the run's own and twice that.
+
+    Where adaptation is drawn as curves, before it and after it suffice.
+    """
+    own = run.algorithm.inner_steps
+    if not own:
+        return [0]
+    return [0, own] if run.episode.ways is None else sorted({0, 1, own, 2 * own})
+
+
+def _class_names(dataset: MetaDataset, batch: EpisodeBatch) -> tuple[str, ...]:
+    if not isinstance(dataset, CombinationMetaDataset):
+        return ()
+    return tuple(map(dataset.class_name, batch.plan.classes[0].tolist()))
 
 
 def _adaptation_curves(

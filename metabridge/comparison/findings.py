@@ -10,6 +10,7 @@ import numpy.typing as npt
 from metabridge.comparison.measures import Limits
 from metabridge.configs import RunConfig
 from metabridge.networks.parameters import Parameters
+from metabridge.runs.evaluation import Evaluation
 
 __all__ = ["NAMES", "AdaptationCurves", "Comparison", "Episodes", "MetaGradient", "Training", "Trajectory"]
 
@@ -113,9 +114,8 @@ class Training:
         device: the device in words.
         losses: `(steps,)` meta-loss before each step.
         meta_step_ms: median time of a meta-step without the first, which compiles; `None` if that was the only one.
-        quality: mean over test episodes after adaptation: accuracy, or mean squared error.
-        quality_ci95: half-width of its 95 % confidence interval.
-        quality_before: the same mean without adaptation, `None` where the algorithm has no inner steps.
+        inner_steps: the run's own number of inner steps; 0 where the algorithm has none.
+        evaluations: number of inner steps → quality on the test episodes: accuracy, or mean squared error.
         parameters: after the run, neutral.
     """
 
@@ -123,10 +123,24 @@ class Training:
     device: str
     losses: npt.NDArray[np.float64]
     meta_step_ms: float | None
-    quality: float
-    quality_ci95: float
-    quality_before: float | None
+    inner_steps: int
+    evaluations: dict[int, Evaluation]
     parameters: Parameters
+
+    @property
+    def quality(self) -> float:
+        """Mean quality after adaptation."""
+        return self.evaluations[self.inner_steps].mean
+
+    @property
+    def quality_ci95(self) -> float:
+        """Half-width of its 95 % confidence interval."""
+        return self.evaluations[self.inner_steps].ci95
+
+    @property
+    def quality_before(self) -> float | None:
+        """Mean quality without adaptation, `None` where the algorithm has no inner steps."""
+        return self.evaluations[0].mean if self.inner_steps else None
 
 
 @dataclass
@@ -156,6 +170,7 @@ class Comparison:
         run: the configuration.
         limits: the largest differences that count as agreement.
         example: the first meta-train batch as each backend received it, in the core's layout.
+        class_names: names of the classes of its first episode, in the order of its examples; empty for a regression.
         curves: for a regression in one dimension, predictions on test tasks (see `AdaptationCurves`).
     """
 
@@ -168,6 +183,7 @@ class Comparison:
     manifest: dict[str, Any]
     example: dict[str, dict[str, Any]]
     curves: AdaptationCurves | None
+    class_names: tuple[str, ...] = ()
 
     def disagreements(self) -> list[str]:
         """One sentence for each difference: what differs, where first, by how much; empty if the backends agree."""
@@ -254,11 +270,16 @@ class Comparison:
                     "quality": training.quality,
                     "quality_ci95": training.quality_ci95,
                     "quality_before": training.quality_before,
+                    "quality_by_inner_steps": {
+                        str(steps): {"mean": found.mean, "ci95": found.ci95}
+                        for steps, found in training.evaluations.items()
+                    },
                     "losses": training.losses.tolist(),
                 }
                 for name, training in self.backends.items()
             },
             "quality_is": self.quality_name,
+            "test_episodes": self.run.test_episodes,
             "limits": asdict(self.limits),
             "manifest": self.manifest,
         }

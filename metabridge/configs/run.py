@@ -27,6 +27,7 @@ class RunConfig(Config):
         optimiser: of the outer loop.
         meta_batch_size: tasks per meta-step.
         steps: meta-steps.
+        test_episodes: episodes of the evaluation after the run.
         seed: decides the episodes and the initial parameters.
     """
 
@@ -38,11 +39,13 @@ class RunConfig(Config):
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     meta_batch_size: int = 25
     steps: int = 100
+    test_episodes: int = 200
     seed: int = 0
 
     def __post_init__(self) -> None:
         require(is_count(self.meta_batch_size), "meta_batch_size", "a positive integer", self.meta_batch_size)
         require(is_count(self.steps), "steps", "a positive integer", self.steps)
+        require(is_count(self.test_episodes), "test_episodes", "a positive integer", self.test_episodes)
         seed_fits = isinstance(self.seed, int) and not isinstance(self.seed, bool)
         require(seed_fits, "seed", "an integer", self.seed)
         check_seed(self.seed, "seed")

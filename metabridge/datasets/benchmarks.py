@@ -232,6 +232,7 @@ class StoredMetaDataset(CombinationMetaDataset):
         if not store.is_file():
             raise FileNotFoundError(
                 f"{title} is not built: there is no {store}. {_how_to_build(self.benchmark, root, variant)}"
+                f"{_built_variants(self.benchmark, root)}"
             )
         source = HDF5Source(store, check_examples)
         check_identity(source, self.benchmark, variant)
@@ -293,6 +294,12 @@ def _how_to_build(benchmark: Benchmark, root: str | os.PathLike[str], variant: s
     if by_hand:
         return f"{by_hand} Then run `{command} --from PATH`."
     return f"Build it with `{command}`, or pass download=True."
+
+
+def _built_variants(benchmark: Benchmark, root: str | os.PathLike[str]) -> str:
+    """The end of a message: which other variants are built."""
+    built = [repr(name) for name in benchmark.variants if store_path(benchmark, root, name).is_file()]
+    return f" Already built: `variant` {' and '.join(built)}." if built else ""
 
 
 def _ids(class_names: Sequence[str], wanted: Sequence[str], store: Path) -> list[int]:

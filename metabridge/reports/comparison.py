@@ -1,4 +1,4 @@
-"""The report of a comparison: `compare.json`, pictures as PNG, and `report.html`, one file that needs no network."""
+"""The report of a comparison: `compare.json`, pictures, and `report.html`, one file that needs no network."""
 
 import base64
 import html
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from metabridge.comparison.findings import NAMES, Comparison
 from metabridge.networks.parameters import save_parameters
-from metabridge.reports.figures import draw_adaptation, draw_losses, draw_received_episodes
+from metabridge.reports.figures import draw_accuracy, draw_adaptation, draw_losses, draw_received_episodes
+from metabridge.storage.atomic import replacing_together
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,36 +18,55 @@ if TYPE_CHECKING:
 __all__ = ["summary_rows", "verdict", "write_report"]
 
 
-def write_report(comparison: Comparison, folder: str | Path) -> Path:
+_REPORT = "report.html"
+_FIGURES = ("episodes", "losses", "adaptation")
+_FORMATS = ("png", "svg")
+_FILES = (
+    "compare.json",
+    *(f"{name}.{kind}" for name in _FIGURES for kind in _FORMATS),
+    *(f"parameters_{name}.h5" for name in NAMES),
+)
+
+
+def write_report(comparison: Comparison, folder: str | Path, command: str = "") -> Path:
     """Write everything about a comparison into `folder` and return the path of `report.html`.
 
-    `report.html`, `compare.json`, `episodes.png`, `losses.png`, for a toy regression `adaptation.png`, and the
-    trained float32 parameters of each backend as `parameters_<backend>.h5`, which either backend can load.
+    `report.html`, `compare.json`, the pictures `episodes`, `losses` and, for algorithms with inner steps, `adaptation`
+    as PNG and SVG, and the trained float32 parameters of each backend as `parameters_<backend>.h5`, which either
+    backend can load. They take the place of an earlier report's files together, when all are written.
+
+    Args:
+        comparison: what was found.
+        folder: made if missing; other files in it are left alone.
+        command: the command that repeats the comparison.
     """
     target = Path(folder)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "adaptation.png").unlink(missing_ok=True)  # of an earlier run; every other file is written anew
-    pictures = {name: _png(figure) for name, figure in _figures(comparison).items()}
-    for name, png in pictures.items():
-        (target / f"{name}.png").write_bytes(png)
-    for name in NAMES:
-        save_parameters(target / f"parameters_{name}.h5", comparison.backends[name].parameters)
-    (target / "compare.json").write_text(json.dumps(comparison.to_dict(), indent=2) + "\n")
-    report = target / "report.html"
-    report.write_text(_page(comparison, pictures), encoding="utf-8")
-    return report
+    with replacing_together(target, _FILES, _REPORT) as new:
+        figures = _figures(comparison)
+        for name, figure in figures.items():
+            for kind in _FORMATS:
+                (new / f"{name}.{kind}").write_bytes(_drawn(figure, kind))
+        for name in NAMES:
+            save_parameters(new / f"parameters_{name}.h5", comparison.backends[name].parameters)
+        content = {**comparison.to_dict(), "command": command}
+        (new / "compare.json").write_text(json.dumps(content, indent=2) + "\n")
+        pictures = {name: (new / f"{name}.png").read_bytes() for name in figures}
+        (new / _REPORT).write_text(_page(comparison, pictures, command), encoding="utf-8")
+    return target / _REPORT
 
 
 def _figures(comparison: Comparison) -> "dict[str, Figure]":
     figures = {"episodes": draw_received_episodes(comparison), "losses": draw_losses(comparison)}
     if comparison.curves is not None:
         figures["adaptation"] = draw_adaptation(comparison.curves)
+    elif comparison.run.algorithm.has_inner_steps and comparison.run.episode.ways is not None:
+        figures["adaptation"] = draw_accuracy(comparison)
     return figures
 
 
-def _png(figure: "Figure") -> bytes:
+def _drawn(figure: "Figure", kind: str) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
+    figure.savefig(buffer, format=kind)
     return buffer.getvalue()
 
 
@@ -82,17 +102,11 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
     ]
     for name in NAMES:
         training = comparison.backends[name]
-        label = f"{name} {training.version} ({training.device})"
-        rows.append(
-            (
-                f"{label}: meta-step",
-                "—" if training.meta_step_ms is None else f"{training.meta_step_ms:.2f} ms",
-                "float32, median",
-            )
-        )
+        time = "—" if training.meta_step_ms is None else f"{training.meta_step_ms:.2f} ms"
+        rows.append((f"{name} {training.version}: meta-step", time, f"float32, median, {training.device}"))
         quality_text = f"{training.quality:.4f} ± {training.quality_ci95:.4f}"
         before = "" if training.quality_before is None else f"{training.quality_before:.4f} before adaptation"
-        rows.append((f"{label}: test {quality}", quality_text, before))
+        rows.append((f"{name}: test {quality}", quality_text, before))
     return rows
 
 
@@ -109,13 +123,17 @@ def _first_order_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 _CAPTIONS = {
-    "episodes": "The first episodes, brought back from each framework's own memory. They are compared bit for bit, "
-    "not by eye; the pictures show what the numbers are about.",
+    "episodes": "The first episodes in float32, brought back from each framework's own memory. They are compared bit "
+    "for bit, not by eye; the pictures show what the numbers are about.",
     "losses": "Above: the float32 runs that the speed and quality figures come from. Below: the difference between the "
     "losses of the two float64 runs, meta-step by meta-step, and its limit: absolute, and relative where losses exceed "
     "1, as rounding is.",
-    "adaptation": "Test tasks no network has trained on: both networks before adaptation and after it, trained on the "
-    "same episodes from the same initial parameters. Thin lines: after more inner steps than in training.",
+    "adaptation": "Test tasks no network has trained on, in float32: both networks before adaptation and after it, "
+    "trained on the same episodes from the same initial parameters. Thin lines: after more inner steps than in "
+    "training.",
+    "accuracy": "Mean accuracy on the query sets of {episodes} test episodes, in float32, before adaptation (0 inner "
+    "steps) and after it, by both networks, trained on the same episodes from the same initial parameters. Bars: 95 % "
+    "confidence intervals of the mean.",
 }
 
 _STYLE = """
@@ -126,20 +144,29 @@ table { border-collapse: collapse; width: 100%; } td { padding: .3em .8em .3em 0
 td:nth-child(2) { font-variant-numeric: tabular-nums; white-space: nowrap; }
 td:nth-child(3), figcaption, .sub { color: #666; } figure { margin: 0; } img { max-width: 100%; }
 pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 12px; }
+pre.command { white-space: pre-wrap; overflow-wrap: anywhere; }
+@media (max-width: 640px) {
+  body { margin: 1em auto; padding: 0 1em; overflow-wrap: anywhere; }
+  tr { display: block; padding: .5em 0; border-bottom: 1px solid #e5e5e5; }
+  td { display: block; padding: 0; border: 0; } td:nth-child(2) { white-space: normal; font-weight: 600; }
+  .wide { overflow-x: auto; } .wide img { max-width: none; width: 760px; }
+}
 """
 
 
-def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
+def _page(comparison: Comparison, pictures: dict[str, bytes], command: str) -> str:
     agrees = not comparison.disagreements()
     table = "\n".join(
         "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in summary_rows(comparison)
     )
-    figures = "\n".join(_figure_block(name, png) for name, png in pictures.items())
+    figures = "\n".join(_figure_block(name, png, _caption(comparison, name)) for name, png in pictures.items())
+    repeated = f'<pre class="command">{html.escape(command)}</pre>\n' if command else ""
     manifest = html.escape(json.dumps(comparison.manifest, indent=2))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
-<meta charset="utf-8"><title>metabridge: {html.escape(comparison.run.dataset)}</title>
+<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>metabridge: {html.escape(comparison.run.dataset)}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
@@ -151,7 +178,7 @@ def _page(comparison: Comparison, pictures: dict[str, bytes]) -> str:
 </table>
 {figures}
 <h2>To repeat this run</h2>
-<details><summary>Versions, configuration, seed and fingerprints</summary><pre>{manifest}</pre></details>
+{repeated}<details><summary>Versions, configuration, seed and fingerprints</summary><pre>{manifest}</pre></details>
 </body>
 </html>
 """
@@ -170,9 +197,14 @@ def _describe(comparison: Comparison) -> str:
     return f"{name}, {task}, {run.algorithm.describe()}, {network}, {outer}, seed {run.seed}"
 
 
-def _figure_block(name: str, png: bytes) -> str:
+def _caption(comparison: Comparison, name: str) -> str:
+    key = "accuracy" if name == "adaptation" and comparison.curves is None else name
+    return _CAPTIONS[key].format(episodes=comparison.run.test_episodes)
+
+
+def _figure_block(name: str, png: bytes, caption: str) -> str:
     data = base64.b64encode(png).decode()
     return (
-        f'<h2>{name.capitalize()}</h2>\n<figure><img alt="{name}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{html.escape(_CAPTIONS[name])}</figcaption></figure>"
+        f'<h2>{name.capitalize()}</h2>\n<figure><div class="wide"><img alt="{name}" '
+        f'src="data:image/png;base64,{data}"></div><figcaption>{html.escape(caption)}</figcaption></figure>'
     )

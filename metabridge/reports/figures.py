@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from metabridge.comparison.findings import AdaptationCurves, Comparison
     from metabridge.episodes.batches import EpisodeBatch
 
-__all__ = ["draw_adaptation", "draw_episode", "draw_received_episodes", "draw_losses"]
+__all__ = ["draw_accuracy", "draw_adaptation", "draw_episode", "draw_received_episodes", "draw_losses"]
 
 _COLOURS = {"torch": "#D55E00", "jax": "#0072B2"}  # distinguishable without colour vision (Okabe & Ito 2008)
 _LABELS = {"torch": "PyTorch", "jax": "JAX"}
@@ -28,6 +28,7 @@ _GREY = "#666666"
 _FLOOR = 1e-17  # where exact equality is drawn on a logarithmic axis
 _MOST_SHOWN = 8
 _LONGEST_NAME = 32
+_LONGEST_TITLE = 46  # with an augmentation
 _LOWEST_ROW = 0.24  # inches, for one line of text
 _LETTER = 0.07  # inches, in the width of a title
 _LINE = 0.08  # inches, for one feature vector
@@ -44,17 +45,25 @@ def _tidy(axes: Axes) -> None:
     axes.tick_params(labelsize=8, color=_GREY)
 
 
-def draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
+def draw_episode(dataset: MetaDataset, batch: EpisodeBatch, title: str = "") -> Figure:
     """The first episode of a batch: a labelled contact sheet of images, with their masks for a segmentation; a line for
     every feature vector; or the points of a regression.
 
     Args:
         dataset: where the batch is from; a toy problem, or class combinations of images or vectors.
         batch: support set `"train"` and query set `"test"`.
+        title: above the picture.
 
     Raises:
         ValueError: for examples that are neither.
     """
+    figure = _draw_episode(dataset, batch)
+    if title:
+        figure.suptitle(_plain(title), fontsize=10, wrap=True)
+    return figure
+
+
+def _draw_episode(dataset: MetaDataset, batch: EpisodeBatch) -> Figure:
     if list(batch) != ["train", "test"]:
         raise ValueError(
             f"`batch` must have a support set 'train' and a query set 'test' to be drawn, got {', '.join(batch)}; "
@@ -122,18 +131,28 @@ def _greys(images: npt.NDArray[np.floating]) -> str:
 def _name_of(class_id: int, dataset: CombinationMetaDataset) -> str:
     """The name of a class, short: the last two parts of a path suffice in a picture."""
     names = dataset.source.class_names
-    name = "/".join(names[class_id % len(names)].split("/")[-2:])
-    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    short = _short(names[class_id % len(names)])
     augmentation = class_id // len(names)
     title = f"{short}, {dataset.class_augmentations[augmentation - 1]!r}" if augmentation else short
-    return title.replace("$", r"\$")  # which matplotlib would take for mathematics
+    return _plain(title)
+
+
+def _short(name: str, longest: int = _LONGEST_NAME) -> str:
+    name = "/".join(name.split("/")[-2:])
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"
+
+
+def _plain(text: str) -> str:
+    """Text in which matplotlib sees no mathematics."""
+    return text.replace("$", r"\$")
 
 
 def _draw_points(dataset: ToyMetaDataset, batch: EpisodeBatch) -> Figure:
     figure = _figure(6, 3.6)
     axes = figure.subplots()
     inputs = np.concatenate([batch[split][0][0, :, 0] for split in ("train", "test")]).astype(np.float64)
-    grid = np.linspace(inputs.min(), inputs.max(), 400)
+    low, high = dataset.parameter_ranges.get("input", (inputs.min(), inputs.max()))
+    grid = np.linspace(min(low, inputs.min()), max(high, inputs.max()), 400)
     axes.plot(grid, dataset.evaluate(batch.plan.classes[:1, 0], grid[None])[0], color="#BBBBBB", linewidth=3,
               label="true function")  # fmt: skip
     for split, role, marker, colour in (("test", "query", "o", "jax"), ("train", "support", "^", "torch")):
@@ -178,25 +197,30 @@ def _draw_image_episode(comparison: Comparison) -> Figure:
     ways = comparison.run.episode.ways or 1
     sheets = {name: _contact_sheet(comparison.example[name], ways) for name in ("torch", "jax")}
     height, width = sheets["torch"].picture.shape[:2]
-    figure = _figure(11, 5.0 * height / width + 0.75)
+    figure = _figure(11, 4.3 * height / width + 0.75)
     for axes, (name, sheet) in zip(figure.subplots(1, 2), sheets.items(), strict=True):
-        labels = comparison.example[name]["train"][1][0].reshape(ways, -1)[:, 0]
-        _show_sheet(axes, sheet, [f"label {label}" for label in labels])
+        _show_sheet(axes, sheet, _row_titles(comparison, name))
         axes.set_title(f"as {_LABELS[name]} received it", fontsize=10, color=_COLOURS[name], pad=14)
     return figure
 
 
+def _row_titles(comparison: Comparison, name: str) -> list[str]:
+    """A line for every class of the first episode: its label as a backend received it, on the left with its name."""
+    ways = comparison.run.episode.ways or 1
+    labels = comparison.example[name]["train"][1][0].reshape(ways, -1)[:, 0]
+    names = comparison.class_names if comparison.class_names and name == "torch" else ("",) * ways
+    titles = (_plain(_short(title, _LONGEST_TITLE)) for title in names)
+    return [f"{title}  ({label})".lstrip() for title, label in zip(titles, labels, strict=True)]
+
+
 def _draw_vector_episode(comparison: Comparison) -> Figure:
     """One episode of feature vectors, once for each backend."""
-    ways = comparison.run.episode.ways or 1
     figure = _figure(11, 5.6)
     counts = comparison.run.episode.shots, comparison.run.episode.test_shots
     panels = figure.subplots(2, 2, sharex=True, height_ratios=[min(count, _MOST_SHOWN) for count in counts])
     ends = _range_of([comparison.example[name] for name in ("torch", "jax")])
     for column, name in zip(panels.T, ("torch", "jax"), strict=True):
-        labels = comparison.example[name]["train"][1][0].reshape(ways, -1)[:, 0]
-        titles = [f"label {label}" for label in labels]
-        _show_vectors(column, comparison.example[name], titles, ends, _COLOURS[name])
+        _show_vectors(column, comparison.example[name], _row_titles(comparison, name), ends, _COLOURS[name])
         column[0].set_title(f"as {_LABELS[name]} received it", fontsize=10, color=_COLOURS[name])
     return figure
 
@@ -341,4 +365,29 @@ def draw_adaptation(curves: AdaptationCurves) -> Figure:
     handles, labels = panels[0].get_legend_handles_labels()
     columns = 4 if len(labels) > 5 else 5
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
+    return figure
+
+
+def draw_accuracy(comparison: Comparison) -> Figure:
+    """Accuracy on the query sets of the test episodes over the number of inner steps, by both trained networks."""
+    figure = _figure(7, 3.6)
+    axes = figure.subplots()
+    steps: list[int] = []
+    for name, style, shift in (("torch", "-", -1), ("jax", (0, (4, 3)), 1)):
+        evaluations = comparison.backends[name].evaluations
+        steps = sorted(evaluations)
+        places = np.array(steps) + 0.006 * shift * max(steps)  # side by side, so that both intervals are seen
+        means, intervals = ([getattr(evaluations[each], what) for each in steps] for what in ("mean", "ci95"))
+        shown = np.nan_to_num(intervals, posinf=0)  # one episode has no interval
+        axes.errorbar(places, means, yerr=shown, color=_COLOURS[name], linestyle=style, marker="o", markersize=4,
+                      capsize=3, linewidth=1.6, label=_LABELS[name])  # fmt: skip
+    axes.axvline(comparison.run.algorithm.inner_steps, color="#BBBBBB", linewidth=1, zorder=0)
+    axes.axhline(1 / (comparison.run.episode.ways or 1), color="#BBBBBB", linestyle=":", linewidth=1.2, label="chance")
+    axes.annotate("as in training", (comparison.run.algorithm.inner_steps, 0), xycoords=("data", "axes fraction"),
+                  xytext=(3, 4), textcoords="offset points", fontsize=8, color=_GREY)  # fmt: skip
+    axes.set_xticks(steps)
+    axes.set_xlabel("inner steps", fontsize=9)
+    axes.set_ylabel("query accuracy, float32", fontsize=9)
+    axes.legend(fontsize=8, frameon=False)
+    _tidy(axes)
     return figure

@@ -26,7 +26,16 @@ from metabridge.networks.tables import NETWORKS
 from metabridge.sources import ClassSource, HDF5Source, split_classes
 from metabridge.sources.splits import USUAL_FRACTIONS
 
-__all__ = ["RECIPES", "WITHOUT_RECIPE", "Recipe", "make_meta_datasets", "make_run", "own_recipe"]
+__all__ = [
+    "_QUICK_EPISODES",
+    "_QUICK_STEPS",
+    "RECIPES",
+    "WITHOUT_RECIPE",
+    "Recipe",
+    "make_meta_datasets",
+    "make_run",
+    "own_recipe",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,6 +174,10 @@ RECIPES = {
     "bach": _vectors(29, 0.4),
 }
 
+_QUICK_STEPS = 2
+_QUICK_EPISODES = 20
+"""Fewest meta-steps and most test episodes of a quick run."""
+
 WITHOUT_RECIPE = {
     "pascal5i": "it is segmentation, and `compare` takes classification and regression",
 }
@@ -213,6 +226,8 @@ def make_run(
     meta_lr: float | None = None,
     meta_batch_size: int | None = None,
     steps: int | None = None,
+    test_episodes: int = 200,
+    quick: bool = False,
     seed: int = 0,
 ) -> RunConfig:
     """The run of a benchmark's recipe, with some choices replaced; `None` keeps the recipe's choice.
@@ -234,6 +249,9 @@ def make_run(
         meta_lr: step size of the outer loop.
         meta_batch_size: tasks per meta-step.
         steps: meta-steps.
+        test_episodes: episodes of the evaluation after the run.
+        quick: a tenth of the recipe's meta-steps, at least 2, unless `steps` is given, and at most
+            20 test episodes.
         seed: decides the episodes and the initial parameters.
 
     Raises:
@@ -267,7 +285,8 @@ def make_run(
         algorithm=chosen,
         optimiser=OptimiserConfig(meta_optimiser, *(() if meta_lr is None else (meta_lr,))),
         meta_batch_size=recipe.meta_batch_size if meta_batch_size is None else meta_batch_size,
-        steps=recipe.steps if steps is None else steps,
+        steps=steps if steps is not None else max(_QUICK_STEPS, recipe.steps // 10) if quick else recipe.steps,
+        test_episodes=min(test_episodes, _QUICK_EPISODES) if quick else test_episodes,
         seed=seed,
     )
 

@@ -8,14 +8,24 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from metabridge.storage.kinds import check_target
 
-__all__ = ["is_full_disk", "remove_orphans", "replacing", "synchronise", "temporary_file", "try_lock"]
+__all__ = [
+    "is_full_disk",
+    "remove_orphans",
+    "replacing",
+    "replacing_together",
+    "synchronise",
+    "temporary_file",
+    "try_lock",
+]
+
+_FILES = ".files"
 
 
 @contextmanager
@@ -55,6 +65,42 @@ def replacing(target: Path, needed: int) -> Iterator[Path]:
         ) from None
 
 
+@contextmanager
+def replacing_together(folder: Path, names: Collection[str], last: str) -> Iterator[Path]:
+    """A new empty folder, whose files go into `folder` together when the block ends without an error.
+
+    Until then the files in `folder` stay as they are. Then those of these names are removed, all of them before the
+    first new one is moved, so that old and new files never stand side by side. Other files are left alone.
+
+    Args:
+        folder: made if missing; after an error it is gone again.
+        names: files that an earlier writer may have left in `folder`.
+        last: the file that is removed first and moved last: where it is, the others are.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_orphans(folder / "files")
+    try:
+        with temporary_file(folder / "files") as lock:
+            new = lock.with_suffix(_FILES)
+            new.mkdir()
+            try:
+                yield new
+                for path in new.iterdir():
+                    synchronise(path)
+                for name in (last, *names):
+                    (folder / name).unlink(missing_ok=True)
+                for path in sorted(new.iterdir(), key=lambda path: path.name == last):
+                    path.replace(folder / path.name)
+            finally:
+                shutil.rmtree(new, ignore_errors=True)
+    except BaseException:
+        for path in missing:
+            with suppress(OSError):  # another process wrote into it
+                path.rmdir()
+        raise
+
+
 def is_full_disk(error: OSError) -> bool:
     """Whether an error says that a disk takes no more."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -91,6 +137,7 @@ def remove_orphans(target: Path) -> None:
         if name.fullmatch(path.name):
             with suppress(OSError), path.open("r+b") as file:  # no locks, not ours, or removed by another process
                 if try_lock(file):
+                    shutil.rmtree(path.with_suffix(_FILES), ignore_errors=True)
                     path.unlink()
 
 

@@ -1,8 +1,10 @@
 """Sealed files of arrays: every name and dtype comes back, every damage is named, and a full disk leaves nothing."""
 
+import contextlib
 import errno
 import os
 import signal
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,7 +15,7 @@ from metabridge.networks.parameters import load_parameters, save_parameters
 from metabridge.sources import HDF5Source, save_source, write_store
 from metabridge.sources.hdf5 import FormatVersionError
 from metabridge.storage.arrays import read_arrays, write_arrays
-from metabridge.storage.atomic import replacing
+from metabridge.storage.atomic import replacing, replacing_together
 from metabridge.storage.seal import SEAL_BYTES, OtherKindError, write_seal
 
 NAMES = ["head.weight", "a/b", "/", ".", "..", "%2F", "%2E", "%", "a b", "größe", "0", "%252F", "./a/.", "x" * 500]
@@ -243,3 +245,51 @@ def test_an_error_inside_leaves_the_old_file(path):
         write_half()
     assert path.read_bytes() == before
     assert left_in(path.parent) == ["arrays.h5"]
+
+
+def write_together(folder, names, content):
+    with replacing_together(folder, ["a", "b", "c"], "last") as new:
+        for name in names:
+            (new / name).write_text(content)
+
+
+MOVES = 8
+"""More than the files that are removed and moved."""
+
+
+@pytest.mark.parametrize("killed_at", range(MOVES))
+def test_files_of_two_writers_never_stand_side_by_side(tmp_path, monkeypatch, killed_at):
+    """At whatever removal or move the writer dies; and where the last file is, the others are."""
+    folder = tmp_path / "together"
+    write_together(folder, ["a", "b", "c", "last"], "old")
+    steps = iter(range(100))
+
+    def dying(method):
+        def call(path, *arguments, **options):
+            moved = folder in path.parents and not path.name.endswith(".part")
+            if moved and next(steps) == killed_at:
+                raise KeyboardInterrupt("killed")
+            return method(path, *arguments, **options)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for name in ("unlink", "replace"):
+            patch.setattr(Path, name, dying(getattr(Path, name)))
+        with pytest.raises(KeyboardInterrupt, match="killed") if killed_at < MOVES - 1 else contextlib.nullcontext():
+            write_together(folder, ["a", "b", "last"], "new")
+    content = {path.name: path.read_text() for path in folder.iterdir()}
+    assert len(set(content.values())) <= 1
+    if "last" in content:
+        assert content.keys() == ({"a", "b", "c", "last"} if content["last"] == "old" else {"a", "b", "last"})
+    write_together(folder, ["a", "last"], "newest")
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {"a": "newest", "last": "newest"}
+
+
+def test_a_killed_writer_s_folder_is_removed_by_the_next(tmp_path):
+    orphan = tmp_path / f".files.{'0' * 32}.part"
+    orphan.touch()
+    orphan.with_suffix(".files").mkdir()
+    (orphan.with_suffix(".files") / "a").touch()
+    write_together(tmp_path, ["last"], "new")
+    assert left_in(tmp_path) == ["last"]

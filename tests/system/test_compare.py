@@ -1,18 +1,24 @@
 """The comparison agrees where the backends do, and says what differs where they do not."""
 
+import html
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 import metabridge.comparison.compare as compare_module
+import metabridge.reports.comparison as report_module
 from metabridge import EpisodeBatch, EpisodeLoader
 from metabridge.backends import load_backend
 from metabridge.cli.app import app
+from metabridge.cli.common import print_table
 from metabridge.comparison.compare import compare
+from metabridge.configs import RunConfig
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.networks.parameters import initial_parameters, load_parameters
 from metabridge.reports.comparison import summary_rows, verdict, write_report
@@ -21,19 +27,12 @@ from metabridge.runs.recipes import RECIPES, make_meta_datasets, make_run
 
 pytestmark = pytest.mark.xdist_group("compare")
 
-RUN = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=6)
-
-
-@pytest.fixture(autouse=True)
-def few_test_episodes(monkeypatch):
-    monkeypatch.setattr(compare_module, "TEST_EPISODES", 8)
+RUN = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=6, test_episodes=8)
 
 
 @pytest.fixture(scope="module")
 def comparison():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_module, "TEST_EPISODES", 8)
-        return run_comparison()
+    return run_comparison()
 
 
 def run_comparison(run=RUN):
@@ -103,8 +102,9 @@ def test_report_is_one_file_without_network(comparison, tmp_path):
     report = write_report(comparison, tmp_path / "report")
     names = sorted(path.name for path in report.parent.iterdir())
     pictures = ["adaptation.png", "episodes.png", "losses.png"]
+    drawings = [name.replace("png", "svg") for name in pictures]
     stored = ["parameters_jax.h5", "parameters_torch.h5", "report.html"]
-    assert names == sorted([*pictures, "compare.json", *stored])
+    assert names == sorted([*pictures, *drawings, "compare.json", *stored])
     page = report.read_text()
     assert page.count("data:image/png;base64,") == len(pictures)
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
@@ -113,7 +113,10 @@ def test_report_is_one_file_without_network(comparison, tmp_path):
         assert value in page
     for picture in pictures:
         assert (report.parent / picture).read_bytes().startswith(b"\x89PNG")
-    assert json.loads((report.parent / "compare.json").read_text()) == json.loads(json.dumps(comparison.to_dict()))
+    for drawing in drawings:
+        assert "<svg" in (report.parent / drawing).read_text()
+    found = json.loads((report.parent / "compare.json").read_text())
+    assert found == json.loads(json.dumps({**comparison.to_dict(), "command": ""}))
     trained = load_parameters(report.parent / "parameters_jax.h5")
     assert trained.keys() == initial_parameters(RUN.model, 0).keys()
 
@@ -127,7 +130,7 @@ def test_a_meta_batch_of_one_task_has_pictures_too(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("problem", ["harmonic", "sinusoid_and_line"])
 def test_every_toy_problem_has_pictures(problem, tmp_path):
-    choices = "--shots 5 --test-shots 5 --steps 3 --meta-batch-size 2 --inner-steps 2"
+    choices = "--shots 5 --test-shots 5 --steps 3 --meta-batch-size 2 --inner-steps 2 --test-tasks 8"
     command = ["compare", "--dataset", problem, *choices.split(), "--device", "cpu", "--output", str(tmp_path)]
     result = CliRunner().invoke(app, command, catch_exceptions=False)
     assert result.exit_code == 0, result.output
@@ -136,7 +139,7 @@ def test_every_toy_problem_has_pictures(problem, tmp_path):
 
 
 def test_adaptation_is_shown_where_the_points_of_a_task_are():
-    run = make_run("harmonic", meta_batch_size=2, steps=1)
+    run = make_run("harmonic", meta_batch_size=2, steps=1, test_episodes=8)
     meta_test = make_meta_datasets(run, "unused")[1]
     curves = run_comparison(run).curves
     batch = meta_test.episodes(range(len(curves.targets)), run.seed)
@@ -269,7 +272,9 @@ def test_a_first_order_backend_is_found(monkeypatch):
     assert "The meta-gradient of jax differs from finite differences" in found
 
 
-FIRST_ORDER = make_run("sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=1, algorithm="fomaml")
+FIRST_ORDER = make_run(
+    "sinusoid", shots=5, test_shots=5, meta_batch_size=4, steps=1, test_episodes=8, algorithm="fomaml"
+)
 
 
 def test_a_first_order_run_agrees():
@@ -348,7 +353,7 @@ def test_not_a_number_stops_the_run():
         ({"variant": "small1"}, "`variant` of sinusoid must be left out"),
         ({"dataset": "cub", "variant": "small1"}, "`variant` of cub must be one of 'full', got 'small1'"),
         ({"ways": 5}, "`ways` must be left out: sinusoid is a regression"),
-        ({"algorithm": "mamel"}, "`algorithm` must be one of 'maml', 'fomaml', 'anil', 'meta-sgd', "),
+        ({"algorithm": "mamel"}, "`algorithm` must be one of 'maml', 'fomaml', "),
         ({"steps": 0}, "`steps` must be a positive integer, got 0"),
         ({"inner_lr": float("nan")}, "`inner_lr` must be a positive finite number"),
     ],
@@ -356,3 +361,131 @@ def test_not_a_number_stops_the_run():
 def test_bad_choices_name_the_argument(choice, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make_run(**choice)
+
+
+# The command
+
+
+def invoke(*words):
+    return CliRunner().invoke(app, ["compare", *map(str, words)], catch_exceptions=False)
+
+
+SMALL = "--shots 5 --test-shots 5 --meta-batch-size 4 --steps 3 --test-tasks 8 --device cpu"
+
+
+def test_the_printed_command_repeats_the_run(tmp_path, monkeypatch):
+    """Spelled out, so that it gives the very same run."""
+    output = tmp_path / "a report"
+    found = invoke(*SMALL.split(), "--output", output, "--json", tmp_path / "new" / "found.json")
+    assert found.exit_code == 0, found.output
+    assert re.search(r"3 meta-steps of 4 tasks and 8 test tasks in each framework", found.stderr)
+    assert re.search(r"takes about \d+ (seconds|minutes)\. Shorter: --quick, or fewer --steps", found.stderr)
+    (command,) = re.findall(r"^Repeat: (.*)$", found.stdout, re.MULTILINE)
+    content = json.loads((output / "compare.json").read_text())
+    assert content["command"] == command
+    assert content == json.loads((tmp_path / "new" / "found.json").read_text())
+    assert html.escape(command) in (output / "report.html").read_text()
+    runs = []
+
+    def remember(run, *arguments, **options):
+        runs.append(run)
+        raise FloatingPointError("far enough")
+
+    monkeypatch.setattr(compare_module, "compare", remember)
+    with pytest.raises(FloatingPointError, match="far enough"):
+        invoke(*shlex.split(command)[2:])
+    assert runs == [RunConfig.from_dict(content["manifest"]["run"])]
+    assert runs[0].test_episodes == content["test_episodes"] == 8
+
+
+@pytest.mark.parametrize(
+    ("choices", "steps", "episodes"),
+    [({}, 200, 20), ({"steps": 7}, 7, 20), ({"test_episodes": 5}, 200, 5)],
+)
+def test_a_quick_run_is_shorter(choices, steps, episodes):
+    run = make_run("sinusoid", quick=True, **choices)
+    assert (run.steps, run.test_episodes) == (steps, episodes)
+    assert replace(run, steps=2000, test_episodes=200) == make_run("sinusoid")
+    assert make_run("miniimagenet", quick=True).steps == 2
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_ctrl_c_says_what_was_kept(tmp_path, monkeypatch, is_there):
+    output = tmp_path / "new" / "report"
+    if is_there:
+        output.mkdir(parents=True)
+        (output / "report.html").write_text("of an earlier run")
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(compare_module, "compare", stop)
+    found = invoke(*SMALL.split(), "--output", output)
+    assert found.exit_code == 130
+    assert "metabridge: stopped. No report was written; one of an earlier run is as it was." in found.stderr
+    left = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert left == ([output / "report.html"] if is_there else [])
+
+
+@pytest.mark.parametrize("mistake", [["--device", "tpu"], ["--inner-lr", "0"], ["--dataset", "omniglot"]])
+def test_a_failed_start_leaves_no_folder(tmp_path, mistake):
+    with pytest.raises((ValueError, FileNotFoundError)):
+        invoke(*SMALL.split(), *mistake, "--root", tmp_path, "--output", tmp_path / "deep" / "report")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_report_is_replaced_as_a_whole(comparison, tmp_path, monkeypatch):
+    """A failure while it is written leaves the earlier one, and files that are no report's stay."""
+    names = ["adaptation", "losses"]
+    monkeypatch.setattr(report_module, "_figures", lambda found: {name: Figure((1, 1)) for name in names})
+    target = tmp_path / "report"
+    (write_report(comparison, target).parent / "notes.txt").write_text("mine")
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+
+    def fail(*arguments):
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(report_module, "save_parameters", fail)
+        with pytest.raises(OSError, match="no space"):
+            write_report(comparison, target)
+        with pytest.raises(OSError, match="no space"):
+            write_report(comparison, tmp_path / "new" / "report")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+    names.remove("adaptation")
+    write_report(comparison, target)
+    assert before.keys() - {path.name for path in target.iterdir()} == {"adaptation.png", "adaptation.svg"}
+    assert (target / "notes.txt").read_text() == "mine"
+
+
+def test_the_report_is_readable_on_a_telephone(comparison, tmp_path):
+    page = write_report(comparison, tmp_path).read_text()
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in page
+    assert "@media (max-width: 640px)" in page
+    for name in ("episodes", "losses", "adaptation"):
+        caption = re.search(rf'alt="{name}".*?<figcaption>(.*?)</figcaption>', page, re.DOTALL)[1]
+        assert "float32" in caption or "float64" in caption
+
+
+@pytest.mark.parametrize(
+    ("option", "path", "message"),
+    [
+        ("--output", "file", "`--output` must be a folder, got the file"),
+        ("--output", "file/below", "`--output` must be below a folder"),
+        ("--json", ".", "`--json` must be a file, got the folder"),
+        ("--json", "file/below.json", "`--json` must be below a folder"),
+    ],
+)
+def test_paths_that_do_not_fit_are_refused_first(tmp_path, option, path, message):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=message):
+        invoke(*SMALL.split(), option, tmp_path / path)
+
+
+def test_tables_fit_80_columns(comparison, capsys):
+    print_table(summary_rows(comparison), 80)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any(re.fullmatch(r"identical episodes +24 of 24 +all, bit for bit", line) for line in lines)
+    assert "at most 1e-08, relative above 1" in " ".join(lines)

@@ -13,6 +13,7 @@ from metabridge.datasets.catalogue import BENCHMARKS, load
 from metabridge.reports.figures import draw_episode
 from metabridge.sources import ArraySource, HDF5Source, write_store
 from metabridge.toy import Sinusoid
+from metabridge.toy.helpers import sinusoid
 from metabridge.transforms import Normalize
 
 
@@ -160,13 +161,14 @@ def test_show_reaches_every_split(with_splits, tmp_path, built, monkeypatch):
     drawn = []
     monkeypatch.setattr(
         "metabridge.reports.figures.draw_episode",
-        lambda dataset, batch: drawn.append(dataset) or draw_episode(dataset, batch),
+        lambda dataset, batch, title: drawn.append((dataset, title)) or draw_episode(dataset, batch, title),
     )
     root, _ = with_splits
     picture = ["-o", tmp_path / "episode.png", "--shots", 1, "--test-shots", 1, "--meta-split", "test"]
     for name, split in (("pascal5i", "fold 3"), ("omniglot", "background/evaluation")):
         assert f"meta-test of {split}" in run("show", name, "--root", root, *picture, "--split", split)
-        assert drawn[-1].split == split
+        assert drawn[-1][0].split == split
+        assert drawn[-1][1] == f"{name}: episode 0 of seed 0, meta-test of {split}"
     run("show", "cifar_fs", "--root", tmp_path, *picture, "--split", "official")
     for name, known in {
         "pascal5i": "pascal5i 321 must be one of 'fold 0', 'fold 1', 'fold 2', 'fold 3'",
@@ -174,6 +176,14 @@ def test_show_reaches_every_split(with_splits, tmp_path, built, monkeypatch):
     }.items():
         with pytest.raises(ValueError, match=f"`split` of {known}, got 'fold 4'"):
             run("show", name, "--root", root, *picture, "--split", "fold 4")
+
+
+def test_a_regression_is_drawn_over_the_whole_range():
+    dataset = sinusoid(shots=2, test_shots=2)
+    figure = draw_episode(dataset, dataset.episodes([0]), "a title of $ two dollars $")
+    line = figure.axes[0].lines[0].get_xdata()
+    assert (line[0], line[-1]) == (-5, 5)
+    assert figure.get_suptitle() == r"a title of \$ two dollars \$"
 
 
 def test_the_sheet_shows_the_episode_s_own_pixels():

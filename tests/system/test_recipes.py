@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from helpers import every
 
-import metabridge.comparison.compare as compare_module
 from metabridge.backends import load_backend
+from metabridge.comparison.compare import compare
 from metabridge.comparison.findings import NAMES
 from metabridge.configs import RunConfig
 from metabridge.datasets.benchmarks import store_path
@@ -84,17 +84,16 @@ def test_both_backends_can_follow_it(name, backend):
 @pytest.fixture(scope="module")
 def of_vectors():
     """A comparison on feature vectors."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_module, "TEST_EPISODES", 1)
-        run = make_run("letter", ways=2, shots=1, test_shots=2, meta_batch_size=1, inner_steps=1, steps=1)
-        return compare_module.compare(run, made_data(run), made_data(run), device="cpu", progress=False)
+    small = {"shots": 1, "test_shots": 2, "meta_batch_size": 1, "inner_steps": 1, "steps": 1, "test_episodes": 1}
+    run = make_run("letter", ways=2, **small)
+    return compare(run, made_data(run), made_data(run), device="cpu", progress=False)
 
 
 @pytest.mark.slow
 def test_vectors_have_pictures(of_vectors, tmp_path):
     assert of_vectors.disagreements() == []
     write_report(of_vectors, tmp_path)
-    assert {path.name for path in tmp_path.glob("*.png")} == {"episodes.png", "losses.png"}
+    assert {path.name for path in tmp_path.glob("*.png")} == {"adaptation.png", "episodes.png", "losses.png"}
     shown = [axes.images[0].get_array() for axes in draw_received_episodes(of_vectors).axes]
     assert [array.shape for array in shown] == [(2, 16), (2, 16), (4, 16), (4, 16)]  # rows of support, rows of query
 
