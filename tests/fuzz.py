@@ -144,7 +144,7 @@ def near(value: Any) -> list[Any]:
             list(entries.items()),
         ]
     elif isinstance(value, list | tuple):
-        found += [list(value) + [None], value[:-1], [*value, *value], [None] * len(value), value[0] if value else 0]
+        found += [[*list(value), None], value[:-1], [*value, *value], [None] * len(value), value[0] if value else 0]
     elif hasattr(type(value), "shape") and hasattr(type(value), "dtype"):
         numbers = np.asarray(value.detach() if hasattr(value, "detach") else value)
         found += [numbers, numbers.tolist(), numbers.astype(object), numbers.astype(str), numbers.astype(np.complex128)]
@@ -230,7 +230,7 @@ def fuzz(
                  for pair in mistakes_of(call)]  # fmt: skip
         random.Random(seed).shuffle(pairs)
         for call, argument, mistake in pairs[:calls]:
-            with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
+            with Path(os.devnull).open("w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
                 finding = attempt(call, argument, mistake)
             if finding is not None:
                 findings.append(finding)
@@ -282,8 +282,8 @@ def _core_calls(folder: Path) -> list[Call]:
     shared: dict[str, Any] = {"meta_split": "train", "target_transform": None, "dataset_transform": None}
     calls = [
         Call("CombinationMetaDataset", metabridge.CombinationMetaDataset,
-             {"source": _images(), "num_classes_per_task": 3, **shared, "class_augmentations": [transforms.Rotation(90)],
-              "transform": transforms.Resize(4), "query_source": None}),
+             {"source": _images(), "num_classes_per_task": 3, **shared,
+              "class_augmentations": [transforms.Rotation(90)], "transform": transforms.Resize(4), "query_source": None}),
         Call("MetaDataset.attach", bare.attach, {"splitter": splitter}),
         Call("MetaDataset.__getitem__", bare.__getitem__, {"index": (3, 7, 1)}),
         Call("MetaDataset.plan", dataset.plan, {"seed": 0, "indices": [0, 1]}),
@@ -294,7 +294,8 @@ def _core_calls(folder: Path) -> list[Call]:
         Call("toy.__getitem__", line.__getitem__, {"index": 3}),
         Call("toy.episodes", line.episodes, {"indices": [0, 1], "seed": 0}),
         Call("ClassSplitter", metabridge.ClassSplitter,
-             {"task": None, "shuffle": True, "num_train_per_class": 1, "num_test_per_class": 2, "random_state_seed": 0}),
+             {"task": None, "shuffle": True, "num_train_per_class": 1, "num_test_per_class": 2,
+              "random_state_seed": 0}),
         Call("ClassSplitter, of a dataset", metabridge.ClassSplitter,
              {"task": bare, "num_support_per_class": 1, "num_query_per_class": 2}),
         Call("ClassSplitter, samples", metabridge.ClassSplitter, {"num_samples_per_class": {"train": 1, "test": 2}}),
@@ -332,7 +333,8 @@ def _core_calls(folder: Path) -> list[Call]:
              {"name": "adam", "learning_rate": 0.1, "betas": (0.9, 0.999), "eps": 1e-8, "momentum": 0.0}),
         Call("RunConfig", configs.RunConfig,
              {"dataset": "sinusoid", "variant": None, "episode": _run().episode, "model": _run().model,
-              "algorithm": _run().algorithm, "optimiser": _run().optimiser, "meta_batch_size": 2, "steps": 1, "seed": 0}),
+              "algorithm": _run().algorithm, "optimiser": _run().optimiser, "meta_batch_size": 2, "steps": 1,
+              "seed": 0}),
         Call("RunConfig.from_dict", configs.RunConfig.from_dict, {"values": _run().to_dict()}),
         Call("network_layers", network_layers, {"model": _run().model}),
         Call("initial_parameters", initial_parameters, {"model": _run().model, "seed": 0}),
@@ -500,7 +502,8 @@ def _backend_calls(framework: str) -> list[Call]:
         Call("Learner.load_state", learner.load_state, {"state": learner.state()}),
         Call("BatchMetaDataLoader", _first(data.BatchMetaDataLoader),
              {"dataset": line, "batch_size": 2, "seed": 0, "num_batches": 2, "shard": (0, 1), "start": 0}),
-        Call("BatchMetaDataLoader, images", _first(data.BatchMetaDataLoader), {"dataset": _episodes(), "batch_size": 2}),
+        Call("BatchMetaDataLoader, images", _first(data.BatchMetaDataLoader),
+             {"dataset": _episodes(), "batch_size": 2}),
         Call("feed", _first(data.feed),
              {"loader": metabridge.EpisodeLoader(line, 2, 2), "device": "cpu", "dtype": None}
              if framework == "torch" else {"loader": metabridge.EpisodeLoader(line, 2, 2), "dtype": None}),
@@ -542,7 +545,8 @@ def _backend_calls(framework: str) -> list[Call]:
               "batch": batch, "task_map": "sequential"}),
         Call("from_neutral", weights.from_neutral,
              {"parameters": neutral, "model": config, "dtype": None, "device": None}),
-        Call("load_neutral", weights.load_neutral, {"model": part("models").build_model(config), "parameters": neutral}),
+        Call("load_neutral", weights.load_neutral,
+             {"model": part("models").build_model(config), "parameters": neutral}),
         Call("read_neutral", weights.read_neutral, {"model": model}),
         Call("to_neutral", weights.to_neutral, {"params": params, "model": config}),
         *(_jax_layers(modules) if framework == "jax" else _torch_only(part)),

@@ -9,6 +9,7 @@ from jax_backend.modules.module import MetaModule
 from jax_backend.modules.placement import Statistics, placed
 from jax_backend.modules.variables import buffer_values
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
+from metabridge.networks.calls import check_meta_module
 
 __all__ = ["call_with_buffers"]
 
@@ -44,6 +45,7 @@ def call_with_buffers(
     """
     if batch_norm is not None:
         check_policy(batch_norm, ("batch", "frozen"))
+    check_meta_module(model, MetaModule, "jax_backend")
     own = dict(model.meta_named_buffers())
     given = own if buffers is None else dict(buffers)
     statistics = Statistics(observing=True, follows_model=batch_norm is None)

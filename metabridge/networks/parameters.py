@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.adaptation.names import check_entries
+from metabridge.checks import check_mapping
 from metabridge.networks.layers import Chain, Parameter
 from metabridge.networks.tables import Dimensions, network_layers
 from metabridge.storage.arrays import read_arrays, write_arrays
@@ -102,6 +103,8 @@ def relative_difference(first: Mapping[str, npt.NDArray[Any]], second: Mapping[s
     Raises:
         ValueError: if the names or shapes differ.
     """
+    check_mapping(first, "first", "pass name → array")
+    check_mapping(second, "second", "pass name → array")
     if set(first) != set(second):
         different = sorted(set(first) ^ set(second))
         raise ValueError(f"both sides must have the same parameters; only one has {', '.join(different)}.")
