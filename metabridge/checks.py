@@ -6,8 +6,10 @@ written to JSON like any other.
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "check_integer",
     "check_mapping",
     "check_number",
+    "check_path",
     "check_positive",
     "check_same_shape",
     "check_seed",
@@ -84,6 +87,19 @@ def check_callable(value: object, argument: str, advice: str = "") -> None:
     """Raise `TypeError` unless `value` is a function, or an object that can be called like one."""
     if not callable(value):
         raise TypeError(_message(argument, "a function", value, advice))
+
+
+def check_path(value: Any, argument: str) -> Path:
+    """`value` as a `Path`.
+
+    Raises:
+        TypeError: if it is neither text nor a path.
+        ValueError: if it holds a null character, which no name of a file has.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(_message(argument, "a path", value, "pass text or a pathlib.Path"))
+    require("\0" not in os.fsdecode(value), argument, "a path without null characters", value)
+    return Path(os.fsdecode(value))
 
 
 def is_integer(value: object) -> bool:

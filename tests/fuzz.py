@@ -283,7 +283,8 @@ def _core_calls(folder: Path) -> list[Call]:
     calls = [
         Call("CombinationMetaDataset", metabridge.CombinationMetaDataset,
              {"source": _images(), "num_classes_per_task": 3, **shared,
-              "class_augmentations": [transforms.Rotation(90)], "transform": transforms.Resize(4), "query_source": None}),
+              "class_augmentations": [transforms.Rotation(90)], "transform": transforms.Resize(4),
+              "query_source": None}),
         Call("MetaDataset.attach", bare.attach, {"splitter": splitter}),
         Call("MetaDataset.__getitem__", bare.__getitem__, {"index": (3, 7, 1)}),
         Call("MetaDataset.plan", dataset.plan, {"seed": 0, "indices": [0, 1]}),
