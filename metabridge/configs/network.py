@@ -43,7 +43,9 @@ class ModelConfig(Config):
         outputs_fit = self.outputs is None or is_count(self.outputs)
         require(outputs_fit, "outputs", "a positive integer, or None", self.outputs)
         hidden_fits = (
-            isinstance(self.hidden, (tuple, list)) and len(self.hidden) > 0 and all(is_count(width) for width in self.hidden)
+            isinstance(self.hidden, (tuple, list))
+            and len(self.hidden) > 0
+            and all(is_count(width) for width in self.hidden)
         )
         require(hidden_fits, "hidden", "one or more positive integers", self.hidden)
         if network.poolings is not None:
