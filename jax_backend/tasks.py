@@ -55,6 +55,8 @@ def mean_gradient(
         The mean, a scalar, and a pytree like `params`, with `None` in the place of leaves that go along. It points
         uphill: the gradient of a complex leaf is PyTorch's, the conjugate of that of `jax.grad`.
     """
+    check_callable(loss, "loss")
+    check_mapping(batch, "batch")
     parts = split(params, is_differentiable)
 
     def chosen_loss(chosen: list[Any], task: Batch) -> jax.Array:

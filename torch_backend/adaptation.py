@@ -11,7 +11,7 @@ from metabridge.adaptation.names import Selection, check_names, check_unknown, s
 from metabridge.adaptation.rates import check_optimiser, rates_by_name
 from metabridge.adaptation.steps import check_scalar, check_steps
 from metabridge.adaptation.trees import check_leaves, flatten, unflatten
-from metabridge.checks import check_mapping
+from metabridge.checks import check_callable, check_mapping
 from metabridge.networks.calls import check_meta_module
 from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from torch_backend.apply import Apply, Model, as_model, buffers_of, run_model
@@ -229,6 +229,7 @@ def adapt(
         ValueError: if `params` lacks a name or has an unknown one, `names` selects nothing, `buffers` do not fit
             `batch_norm` and `steps`, a function comes without `params` or with buffers, or the loss is no scalar.
     """
+    check_callable(loss, "loss")
     check_optimiser(optimiser, foreign=FOREIGN)
     check_steps(steps)
     if batch_norm is not None:

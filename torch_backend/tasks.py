@@ -77,6 +77,8 @@ def mean_gradient(
         The mean, a scalar without a graph, and a tree like `params`, with `None` in the place of leaves that go along.
         Inside of a `torch.func` transform both can be differentiated.
     """
+    check_callable(loss, "loss")
+    check_mapping(batch, "batch")
     leaves = flatten(params)
     chosen = {name: value for name, value in leaves.items() if is_differentiable(value)}
 

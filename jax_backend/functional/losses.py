@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metabridge.checks import check_class_targets, check_instance, check_same_shape
+from metabridge.checks import check_class_targets, check_instance, check_integer, check_same_shape
 
 __all__ = ["cross_entropy", "mean_squared_error"]
 
@@ -21,6 +21,7 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -1
         ValueError: if the targets are no integers, or of another shape.
     """
     check_arrays(outputs=outputs, targets=targets)
+    check_integer(ignore_index, "ignore_index")
     check_class_targets(targets.shape, outputs.shape[:-1], targets.dtype, jnp.issubdtype(targets.dtype, jnp.integer))
     targets = targets.astype(int)
     counts = targets != ignore_index

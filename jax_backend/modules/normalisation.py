@@ -10,7 +10,7 @@ from flax import nnx
 
 from jax_backend.modules.batchnorm import _moments, _NormBase, _scaled, _standardised, _widened
 from jax_backend.modules.module import MetaModule, own_parameters
-from metabridge.checks import check_count
+from metabridge.checks import check_count, is_count, require
 
 __all__ = [
     "MetaGroupNorm",
@@ -293,9 +293,10 @@ class MetaInstanceNorm3d(_InstanceNorm):
 
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     if not sizes:
         raise ValueError("`normalized_shape` must have at least one axis, got ().")
+    require(all(is_count(size) for size in sizes), "normalized_shape", "one or more positive integers", shape)
     return sizes
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metabridge.checks import check_class_targets, check_instance, check_same_shape
+from metabridge.checks import check_class_targets, check_instance, check_integer, check_same_shape
 
 __all__ = ["cross_entropy", "mean_squared_error"]
 
@@ -21,6 +21,7 @@ def cross_entropy(outputs: Tensor, targets: Tensor, ignore_index: int = -100) ->
         ValueError: if the targets are no integers, or of another shape.
     """
     check_arrays(outputs=outputs, targets=targets)
+    check_integer(ignore_index, "ignore_index")
     check_class_targets(targets.shape, outputs.shape[:1] + outputs.shape[2:], targets.dtype, is_integer(targets))
     return F.cross_entropy(outputs, targets.long(), ignore_index=ignore_index)
 
