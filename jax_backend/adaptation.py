@@ -17,6 +17,7 @@ from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_buff
 from metabridge.adaptation.names import Selection, check_unknown, select_names
 from metabridge.adaptation.rates import check_optimiser, rates_by_name
 from metabridge.adaptation.steps import check_steps
+from metabridge.checks import check_callable, check_mapping
 from metabridge.networks.calls import check_meta_module
 
 __all__ = [
@@ -89,6 +90,8 @@ def _select(
     model: MetaModule, params: Mapping[str, jax.Array] | None, names: Selection
 ) -> tuple[dict[str, jax.Array], dict[str, jax.Array]]:
     """All parameters before a loop, checked, and those that adapt."""
+    if params is not None:
+        check_mapping(params, "params", "pass name → array, or None for the model's own")
     owner = type(model).__name__
     before = dict(model.meta_named_parameters()) if params is None else dict(params)
     given_names(model, before)
@@ -201,6 +204,7 @@ def adapt(
         ValueError: if `params` lacks a name or has an unknown one, `names` selects nothing, `buffers` do not fit
             `batch_norm` and `steps`, a function comes without `params` or with buffers, or the loss is no scalar.
     """
+    check_callable(loss, "loss")
     check_optimiser(optimiser, foreign=FOREIGN)
     check_steps(steps)
     if batch_norm is not None:

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_count
+from metabridge.checks import check_count, check_instance, check_mapping
 from metabridge.episodes.batches import WHOLE, EpisodeBatch
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
@@ -28,6 +28,7 @@ def to_backend(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -
 
     Class targets are int32, or int64 in JAX's 64-bit mode.
     """
+    check_mapping(batch, "batch", "pass an episode batch with a splitter")
     integer = jax.dtypes.canonicalize_dtype(np.int64)
     return {
         name: (jax.device_put(inputs), jax.device_put(_cast_integers(targets, integer)))
@@ -39,6 +40,7 @@ def to_numpy(
     data: Mapping[str, tuple[jax.Array, jax.Array]],
 ) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Arrays back in NumPy and in the core's layout and integer type; the inverse of `to_backend`."""
+    check_mapping(data, "data")
     return {
         name: (np.asarray(inputs), _cast_integers(np.asarray(targets), np.dtype(np.int64)))
         for name, (inputs, targets) in data.items()
@@ -62,6 +64,7 @@ def feed(loader: EpisodeLoader, device: jax.Device | None = None, dtype: str | N
     Yields:
         `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one list `[inputs, targets]`.
     """
+    check_instance(loader, EpisodeLoader, "loader")
     return _feed(loader, device, dtype)
 
 

@@ -12,7 +12,7 @@ from jax_backend.optimisers import FOREIGN, Optimiser
 from jax_backend.trees import is_array, is_differentiable, named_leaves, uphill
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_adjoint, check_descending, check_scalar, count_steps
-from metabridge.checks import require
+from metabridge.checks import check_callable, check_instance, require
 
 __all__ = ["Descent", "descend"]
 
@@ -78,7 +78,9 @@ def descend(
             shape, or the loss is no scalar.
     """
     check_optimiser(optimiser, foreign=FOREIGN)
+    check_callable(loss, "loss")
     check_adjoint(adjoint)
+    check_instance(has_aux, bool, "has_aux")
     count = count_steps(steps, per_step)
     if count and per_step is not None:
         _check_alike(per_step)

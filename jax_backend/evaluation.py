@@ -14,8 +14,9 @@ from jax_backend.data import feed
 from jax_backend.functional import accuracy, mean_squared_error
 from jax_backend.tasks import Batch
 from metabridge.adaptation.steps import check_scalar
+from metabridge.checks import check_callable
 from metabridge.episodes.metadatasets import MetaDataset
-from metabridge.runs.evaluation import Evaluation, evaluation_loader, ignored_target, measure_name
+from metabridge.runs.evaluation import Evaluation, check_algorithm, evaluation_loader, ignored_target, measure_name
 from metabridge.runs.progress import no_progress, progress_bar
 
 __all__ = ["Measure", "evaluate", "task_qualities"]
@@ -63,6 +64,7 @@ def evaluate(
         ValueError: for counts below 1, `steps` of an algorithm without inner steps, a meta-dataset without support and
             query sets, or a `measure` that is no scalar.
     """
+    check_algorithm(algorithm)
     loader = evaluation_loader(dataset, episodes, batch_size, seed)
     show = progress_bar if progress else no_progress
     batches = show(feed(loader, *_place(params)), "test episodes", len(loader))
@@ -76,6 +78,9 @@ def task_qualities(
     algorithm: Algorithm, params: Any, batch: Batch, steps: int | None = None, measure: Measure | None = None
 ) -> npt.NDArray[np.float64]:
     """`(B,)` quality of each task of a batch on the device; arguments as in `evaluate`."""
+    check_algorithm(algorithm)
+    if measure is not None:
+        check_callable(measure, "measure")
     outputs, targets = algorithm.predict(params, batch, steps), batch["test"][1]
     if measure is None:
         measure = accuracy if jnp.issubdtype(targets.dtype, jnp.integer) else mean_squared_error

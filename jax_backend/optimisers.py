@@ -30,7 +30,7 @@ import optax
 
 from jax_backend.trees import named_leaves
 from metabridge.adaptation.rates import check_adam, check_optimiser, check_rate, check_sgd, rate_at_step, rates_by_name
-from metabridge.checks import require
+from metabridge.checks import check_instance, check_positive, require
 from metabridge.configs import OptimiserConfig
 
 __all__ = [
@@ -115,6 +115,7 @@ def adam(
 
 def from_config(config: OptimiserConfig) -> Optimiser:
     """The outer optimiser of a record. Its updates are for values alone: Adam has `eps_root=0`."""
+    check_instance(config, OptimiserConfig, "config")
     if config.name == "sgd":
         return sgd(config.learning_rate, config.momentum)
     return adam(config.learning_rate, *config.betas, config.eps, eps_root=0.0)
@@ -131,8 +132,7 @@ def clip_by_global_norm(max_norm: float) -> Optimiser:
     Raises:
         ValueError: if `max_norm` is not a positive finite number.
     """
-    require(0 < max_norm < math.inf, "max_norm", "a positive finite number", max_norm)
-    longest = float(max_norm)
+    longest = check_positive(max_norm, "max_norm")
 
     def init(params: Any) -> optax.EmptyState:
         return optax.EmptyState()

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jax_backend.trees import is_differentiable, split, uphill
 from metabridge.adaptation.task_maps import Chunked, ResolvedTaskMap
+from metabridge.checks import check_callable, check_mapping
 
 __all__ = ["Batch", "map_tasks", "mean_gradient"]
 
@@ -29,6 +30,8 @@ def map_tasks(
         task_map: all tasks at once (`jax.vmap`), one after another (`jax.lax.map`), or some at a time. The result is
             the same up to rounding.
     """
+    check_callable(function, "function")
+    check_mapping(batch, "batch")
     if task_map == "vectorised":
         return jax.vmap(function)(batch)
     return jax.lax.map(function, batch, batch_size=task_map.size if isinstance(task_map, Chunked) else None)
@@ -52,6 +55,8 @@ def mean_gradient(
         The mean, a scalar, and a pytree like `params`, with `None` in the place of leaves that go along. It points
         uphill: the gradient of a complex leaf is PyTorch's, the conjugate of that of `jax.grad`.
     """
+    check_callable(loss, "loss")
+    check_mapping(batch, "batch")
     parts = split(params, is_differentiable)
 
     def chosen_loss(chosen: list[Any], task: Batch) -> jax.Array:

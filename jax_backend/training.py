@@ -20,6 +20,7 @@ from jax_backend.optimisers import from_config
 from jax_backend.tasks import Batch
 from jax_backend.weights import from_neutral, to_neutral
 from metabridge.adaptation.task_maps import resolve_task_map
+from metabridge.checks import check_instance
 from metabridge.configs import AlgorithmConfig, EpisodeConfig, ModelConfig, OptimiserConfig, RunConfig
 from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, parameter_shapes
@@ -41,6 +42,7 @@ class Learner:
     """
 
     def __init__(self, run: RunConfig, parameters: Parameters, dtype: str, device: jax.Device) -> None:
+        check_instance(run, RunConfig, "run")
         self.run = run
         self.dtype = dtype
         self.device = device

@@ -32,6 +32,7 @@ from flax import nnx
 from jax_backend.models import build_model
 from jax_backend.modules import MetaModule
 from metabridge.adaptation.names import check_names
+from metabridge.checks import check_instance, check_mapping
 from metabridge.configs import ModelConfig
 from metabridge.networks.layers import Chain, Free, Layer, Like, chain
 from metabridge.networks.parameters import Parameters, check_parameters, check_state
@@ -91,6 +92,8 @@ def load_neutral(model: MetaModule, parameters: Parameters) -> None:
             unequal values of one shared parameter, a float64 model outside of JAX's 64-bit mode, or a model without
             numbers or neutral form. Then nothing was written.
     """
+    check_instance(model, nnx.Module, "model")
+    check_mapping(parameters, "parameters")
     state = _state(model)
     arrays = {name: np.asarray(value) for name, value in parameters.items()}
     firsts: dict[int, str] = {}
@@ -115,6 +118,7 @@ def read_neutral(model: MetaModule) -> Parameters:
     Raises:
         ValueError: for a model without numbers or neutral form.
     """
+    check_instance(model, nnx.Module, "model")
     return {name: _widened(place.to_neutral(variable.get_value())) for name, (variable, place) in _state(model).items()}
 
 
@@ -145,6 +149,7 @@ def _places(model: ModelConfig | Chain | MetaModule) -> dict[str, _Place]:
     """Name → place of everything that `params` holds."""
     if isinstance(model, (ModelConfig, Chain)):
         return _table_places(model if isinstance(model, Chain) else network_layers(model))
+    check_instance(model, (ModelConfig, Chain, MetaModule), "model")
     every = {name: place for name, _, place in _variables(model)}
     return {name: _known(every[name], name, model) for name, _ in model.meta_named_parameters()}
 

@@ -6,16 +6,22 @@ written to JSON like any other.
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "check_callable",
     "check_choice",
     "check_class_targets",
     "check_count",
+    "check_instance",
     "check_integer",
+    "check_mapping",
     "check_number",
+    "check_path",
     "check_positive",
     "check_same_shape",
     "check_seed",
@@ -54,8 +60,46 @@ def _shown(value: object) -> str:
         return f"an integer of {value.bit_length()} bits"
     try:
         return repr(value)
-    except ValueError:  # a container of such an integer
+    except Exception:  # a container of such an integer, or an object whose own `__repr__` fails
         return f"a {type(value).__name__} that cannot be printed"
+
+
+def check_instance(value: object, kind: type | tuple[type, ...], argument: str, advice: str = "") -> None:
+    """Raise `TypeError` unless `value` is an instance of the class, or of one of several.
+
+    >>> check_instance(int, int, "steps", "pass for example 5")
+    Traceback (most recent call last):
+        ...
+    TypeError: `steps` must be of class int, got <class 'int'>; pass for example 5.
+    """
+    if not isinstance(value, kind):
+        names = " or ".join(each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,)))
+        raise TypeError(_message(argument, f"of class {names}", value, advice))
+
+
+def check_mapping(value: object, argument: str, advice: str = "") -> None:
+    """Raise `TypeError` unless `value` is a mapping."""
+    if not isinstance(value, Mapping):
+        raise TypeError(_message(argument, "a mapping", value, advice))
+
+
+def check_callable(value: object, argument: str, advice: str = "") -> None:
+    """Raise `TypeError` unless `value` is a function, or an object that can be called like one."""
+    if not callable(value):
+        raise TypeError(_message(argument, "a function", value, advice))
+
+
+def check_path(value: Any, argument: str) -> Path:
+    """`value` as a `Path`.
+
+    Raises:
+        TypeError: if it is neither text nor a path.
+        ValueError: if it holds a null character, which no name of a file has.
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise TypeError(_message(argument, "a path", value, "pass text or a pathlib.Path"))
+    require("\0" not in os.fsdecode(value), argument, "a path without null characters", value)
+    return Path(os.fsdecode(value))
 
 
 def is_integer(value: object) -> bool:
@@ -167,7 +211,7 @@ def check_choice(value: object, argument: str, choices: Iterable[str], owner: st
     ValueError: `network` must be one of 'mlp', 'conv4', got 'conv5'; did you mean 'conv4'?
     """
     known = list(choices)
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(
             f"`{argument}`{owner and f' of {owner}'} must be one of {', '.join(map(repr, known))}, got {value!r}"
             f"{did_you_mean(value, known)}"

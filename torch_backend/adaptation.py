@@ -11,6 +11,7 @@ from metabridge.adaptation.names import Selection, check_names, check_unknown, s
 from metabridge.adaptation.rates import check_optimiser, rates_by_name
 from metabridge.adaptation.steps import check_scalar, check_steps
 from metabridge.adaptation.trees import check_leaves, flatten, unflatten
+from metabridge.checks import check_callable, check_mapping
 from metabridge.networks.calls import check_meta_module
 from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
 from torch_backend.apply import Apply, Model, as_model, buffers_of, run_model
@@ -87,6 +88,8 @@ def _select(
     model: MetaModule, params: Mapping[str, Tensor] | None, names: Selection
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All parameters before a loop, checked, and those that adapt."""
+    if params is not None:
+        check_mapping(params, "params", "pass name → array, or None for the model's own")
     owner = type(model).__name__
     stored: dict[str, Tensor] = dict(model.meta_named_parameters())
     before = stored if params is None else dict(params)
@@ -226,6 +229,7 @@ def adapt(
         ValueError: if `params` lacks a name or has an unknown one, `names` selects nothing, `buffers` do not fit
             `batch_norm` and `steps`, a function comes without `params` or with buffers, or the loss is no scalar.
     """
+    check_callable(loss, "loss")
     check_optimiser(optimiser, foreign=FOREIGN)
     check_steps(steps)
     if batch_norm is not None:

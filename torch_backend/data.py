@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from metabridge.checks import check_instance, check_mapping
 from metabridge.episodes.batches import WHOLE
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
@@ -28,6 +29,7 @@ def to_backend(batch: Mapping[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -
     Images `(B, n, H, W, C)` become `(B, n, C, H, W)`; everything else keeps its shape. Memory is shared with the
     batch where the layout allows.
     """
+    check_mapping(batch, "batch", "pass an episode batch with a splitter")
     return {
         name: (torch.from_numpy(_channels_first(inputs)), torch.from_numpy(np.ascontiguousarray(targets)))
         for name, (inputs, targets) in batch.items()
@@ -38,6 +40,7 @@ def to_numpy(
     data: Mapping[str, tuple[Tensor, Tensor]],
 ) -> dict[str, tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
     """Tensors back in NumPy and in the core's layout; the inverse of `to_backend`."""
+    check_mapping(data, "data")
     return {
         name: (_channels_last(inputs.detach().cpu().numpy()), targets.detach().cpu().numpy())
         for name, (inputs, targets) in data.items()
@@ -79,6 +82,7 @@ def feed(loader: EpisodeLoader, device: torch.device | None = None, dtype: torch
     Yields:
         `{"train": (inputs, targets), "test": (inputs, targets)}`, without a splitter one list `[inputs, targets]`.
     """
+    check_instance(loader, EpisodeLoader, "loader")
     episodes = _Episodes(loader.dataset)
     return loader.deliver(place(episodes[plan], device, dtype) for plan in loader.plans())
 

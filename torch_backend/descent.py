@@ -8,6 +8,7 @@ from torch import Tensor
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_adjoint, check_descending, check_scalar, count_steps
 from metabridge.adaptation.trees import check_leaves, flatten, map_leaves
+from metabridge.checks import check_callable, check_instance
 from torch_backend.adjoints import Adjoint, Unrolled
 from torch_backend.optimisers import FOREIGN, Optimiser
 from torch_backend.trees import is_differentiable
@@ -76,7 +77,9 @@ def descend(
         ValueError: if `steps` is negative or does not fit `per_step`, or the loss is no scalar.
     """
     check_optimiser(optimiser, foreign=FOREIGN)
+    check_callable(loss, "loss")
     check_adjoint(adjoint)
+    check_instance(has_aux, bool, "has_aux")
     leaves = flatten(params)
     check_leaves(leaves, Tensor)
     check_descending({name: leaf for name, leaf in leaves.items() if not is_differentiable(leaf)})

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from metabridge.adaptation.steps import check_scalar
 from metabridge.adaptation.trees import flatten
+from metabridge.checks import check_callable
 from metabridge.episodes.metadatasets import MetaDataset
-from metabridge.runs.evaluation import Evaluation, evaluation_loader, ignored_target, measure_name
+from metabridge.runs.evaluation import Evaluation, check_algorithm, evaluation_loader, ignored_target, measure_name
 from metabridge.runs.progress import no_progress, progress_bar
 from torch_backend.algorithms import Algorithm
 from torch_backend.data import feed
@@ -65,6 +66,7 @@ def evaluate(
         ValueError: for counts below 1, `steps` of an algorithm without inner steps, a meta-dataset without support and
             query sets, or a `measure` that is no scalar.
     """
+    check_algorithm(algorithm)
     loader = evaluation_loader(dataset, episodes, batch_size, seed)
     show = progress_bar if progress else no_progress
     batches = show(feed(loader, *_place(params)), "test episodes", len(loader))
@@ -78,6 +80,9 @@ def task_qualities(
     algorithm: Algorithm, params: Any, batch: Batch, steps: int | None = None, measure: Measure | None = None
 ) -> npt.NDArray[np.float64]:
     """`(B,)` quality of each task of a batch on the device; arguments as in `evaluate`."""
+    check_algorithm(algorithm)
+    if measure is not None:
+        check_callable(measure, "measure")
     outputs, targets = algorithm.predict(params, batch, steps), batch["test"][1]
     if measure is None:
         measure = accuracy if is_integer(targets) else mean_squared_error
@@ -95,5 +100,7 @@ def _usual_measure(dataset: MetaDataset) -> Measure:
 
 def _place(params: Any) -> tuple[torch.device | None, torch.dtype | None]:
     """Device and dtype of the first parameter that is no integer."""
-    first = next((leaf for leaf in flatten(params).values() if leaf.is_floating_point()), None)
+    first = next(
+        (leaf for leaf in flatten(params).values() if isinstance(leaf, Tensor) and leaf.is_floating_point()), None
+    )
     return (None, None) if first is None else (first.device, first.dtype)

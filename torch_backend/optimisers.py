@@ -33,7 +33,7 @@ from metabridge.adaptation.rates import (
     rates_by_name,
 )
 from metabridge.adaptation.trees import flatten, map_leaves, unflatten
-from metabridge.checks import require
+from metabridge.checks import check_instance, check_positive, require
 from metabridge.configs import OptimiserConfig
 
 __all__ = [
@@ -127,6 +127,7 @@ def adam(
 
 def from_config(config: OptimiserConfig) -> Optimiser:
     """The outer optimiser of a record. Its updates are for values alone: Adam has `eps_root=0`."""
+    check_instance(config, OptimiserConfig, "config")
     if config.name == "sgd":
         return sgd(config.learning_rate, config.momentum)
     return adam(config.learning_rate, *config.betas, config.eps, eps_root=0.0)
@@ -143,7 +144,7 @@ def clip_by_global_norm(max_norm: float) -> Optimiser:
     Raises:
         ValueError: if `max_norm` is not a positive finite number.
     """
-    require(0 < max_norm < math.inf, "max_norm", "a positive finite number", max_norm)
+    check_positive(max_norm, "max_norm")
 
     def init(params: Any) -> tuple[()]:
         return ()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metabridge.adaptation.task_maps import Chunked, ResolvedTaskMap
 from metabridge.adaptation.trees import flatten, unflatten
-from metabridge.checks import require
+from metabridge.checks import check_callable, check_mapping, require
 from torch_backend.modules.exact import active_transforms
 from torch_backend.trees import is_differentiable
 
@@ -44,6 +44,8 @@ def map_tasks(
         RuntimeError: for a random operation with `"error"`.
         ValueError: for tasks one after another with `"same"`, if they are neither on a CPU nor on a CUDA device.
     """
+    check_callable(function, "function")
+    check_mapping(batch, "batch")
     if task_map == "sequential":
         return torch.stack([function(task) for task in _pieces(batch, None, randomness)])
     size = task_map.size if isinstance(task_map, Chunked) else _count(batch)
@@ -75,6 +77,8 @@ def mean_gradient(
         The mean, a scalar without a graph, and a tree like `params`, with `None` in the place of leaves that go along.
         Inside of a `torch.func` transform both can be differentiated.
     """
+    check_callable(loss, "loss")
+    check_mapping(batch, "batch")
     leaves = flatten(params)
     chosen = {name: value for name, value in leaves.items() if is_differentiable(value)}
 

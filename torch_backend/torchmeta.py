@@ -19,6 +19,7 @@ from torch import Tensor
 import metabridge
 import metabridge.toy
 from metabridge import ClassSplitter, Splitter, WeightedClassSplitter
+from metabridge.checks import check_mapping
 from metabridge.datasets import (
     CIFARFS,
     CUB,
@@ -165,6 +166,7 @@ def get_subdict(dictionary: Mapping[str, V] | None, key: str | None = None) -> d
     """
     if dictionary is None:
         return None
+    check_mapping(dictionary, "dictionary")
     beginning = f"{key}." if key else ""
     return {name[len(beginning) :]: value for name, value in dictionary.items() if name.startswith(beginning)}
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from metabridge.adaptation.trees import flatten, unflatten
+from metabridge.checks import check_instance
 from metabridge.configs import RunConfig
 from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, parameter_shapes
@@ -38,6 +39,7 @@ class Learner:
     """
 
     def __init__(self, run: RunConfig, parameters: Parameters, dtype: str, device: torch.device) -> None:
+        check_instance(run, RunConfig, "run")
         self.run = run
         self.dtype: torch.dtype = getattr(torch, dtype)
         self.device = device

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from metabridge.adaptation.names import check_names
+from metabridge.checks import check_instance, check_mapping
 from metabridge.configs import ModelConfig
 from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, check_parameters, check_state, parameter_shapes
@@ -61,6 +62,8 @@ def load_neutral(model: nn.Module, parameters: Parameters) -> None:
         ValueError: for a name that is missing, unknown or of another shape, a count that is no integer, unequal
             values of one shared parameter, or a model on the meta device. Then nothing was written.
     """
+    check_instance(model, nn.Module, "model")
+    check_mapping(parameters, "parameters")
     state = model.state_dict(keep_vars=True)
     owner = type(model).__name__
     _check_has_numbers(state, owner)
@@ -86,6 +89,7 @@ def read_neutral(model: nn.Module) -> Parameters:
     Raises:
         ValueError: for a model on the meta device.
     """
+    check_instance(model, nn.Module, "model")
     state = model.state_dict()
     _check_has_numbers(state, type(model).__name__)
     return {name: _to_numpy(tensor) for name, tensor in state.items()}
@@ -94,6 +98,7 @@ def read_neutral(model: nn.Module) -> Parameters:
 def _shapes(model: ModelConfig | Chain | MetaModule) -> dict[str, tuple[int, ...]]:
     if isinstance(model, (ModelConfig, Chain)):
         return parameter_shapes(model)
+    check_instance(model, (ModelConfig, Chain, MetaModule), "model")
     return {name: tuple(parameter.shape) for name, parameter in model.meta_named_parameters()}
 
 

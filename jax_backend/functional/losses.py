@@ -2,8 +2,9 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from metabridge.checks import check_class_targets, check_same_shape
+from metabridge.checks import check_class_targets, check_instance, check_integer, check_same_shape
 
 __all__ = ["cross_entropy", "mean_squared_error"]
 
@@ -19,6 +20,8 @@ def cross_entropy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -1
     Raises:
         ValueError: if the targets are no integers, or of another shape.
     """
+    check_arrays(outputs=outputs, targets=targets)
+    check_integer(ignore_index, "ignore_index")
     check_class_targets(targets.shape, outputs.shape[:-1], targets.dtype, jnp.issubdtype(targets.dtype, jnp.integer))
     targets = targets.astype(int)
     counts = targets != ignore_index
@@ -36,5 +39,12 @@ def mean_squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     Raises:
         ValueError: if the shapes differ: `(n, 1)` and `(n,)` would broadcast to `(n, n)`.
     """
+    check_arrays(outputs=outputs, targets=targets)
     check_same_shape(targets.shape, outputs.shape)
     return ((outputs - targets) ** 2).mean()
+
+
+def check_arrays(**arrays: object) -> None:
+    """Raise `TypeError` unless these arguments are arrays."""
+    for argument, array in arrays.items():
+        check_instance(array, (jax.Array, np.ndarray), argument, "convert it with jnp.asarray")

@@ -3,7 +3,8 @@
 import jax
 import jax.numpy as jnp
 
-from metabridge.checks import check_class_targets
+from jax_backend.functional.losses import check_arrays
+from metabridge.checks import check_class_targets, check_integer
 
 __all__ = ["accuracy"]
 
@@ -19,6 +20,8 @@ def accuracy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -100) -
     Raises:
         ValueError: if the targets are no integers, or of another shape.
     """
+    check_arrays(outputs=outputs, targets=targets)
+    check_integer(ignore_index, "ignore_index")
     check_class_targets(targets.shape, outputs.shape[:-1], targets.dtype, jnp.issubdtype(targets.dtype, jnp.integer))
     targets = targets.astype(int)
     counts = targets != ignore_index

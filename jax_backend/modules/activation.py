@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_backend.modules.module import MetaModule, own_parameters
+from metabridge.checks import check_count, check_number
 
 __all__ = ["MetaPReLU", "leaky_relu"]
 
@@ -33,6 +34,8 @@ class MetaPReLU(MetaModule):
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, *, rngs: nnx.Rngs | None = None) -> None:
         del rngs
+        check_count(num_parameters, "num_parameters")
+        check_number(init, "init")
         self.num_parameters = num_parameters
         self.weight = nnx.Param(jnp.full(num_parameters, init, float))
 

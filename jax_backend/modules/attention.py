@@ -10,6 +10,7 @@ from flax import nnx
 
 from jax_backend.modules.linear import MetaLinear
 from jax_backend.modules.module import MetaModule, own_parameters
+from metabridge.checks import check_count
 
 __all__ = ["MetaMultiheadAttention"]
 
@@ -56,7 +57,9 @@ class MetaMultiheadAttention(MetaModule):
         *,
         rngs: nnx.Rngs,
     ) -> None:
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads:
+        check_count(embed_dim, "embed_dim")
+        check_count(num_heads, "num_heads")
+        if embed_dim % num_heads:
             raise ValueError(f"`num_heads` must divide `embed_dim`, got {num_heads} and {embed_dim}.")
         self.embed_dim = embed_dim
         self.num_heads = num_heads

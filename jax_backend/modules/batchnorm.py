@@ -9,6 +9,7 @@ from flax import nnx
 
 from jax_backend.modules.module import MetaModule, own_parameters
 from jax_backend.modules.placement import moves_statistics
+from metabridge.checks import check_count, check_number
 
 __all__ = ["MetaBatchNorm1d", "MetaBatchNorm2d", "MetaBatchNorm3d"]
 
@@ -29,6 +30,10 @@ class _NormBase(MetaModule):
         track_running_stats: bool,
         bias: bool,
     ) -> None:
+        check_count(num_features, "num_features")
+        check_number(eps, "eps", least=0)
+        if momentum is not None:
+            check_number(momentum, "momentum")
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum

@@ -9,6 +9,8 @@ from jax_backend.modules.module import MetaModule
 from jax_backend.modules.placement import Statistics, placed
 from jax_backend.modules.variables import buffer_values
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
+from metabridge.checks import check_mapping
+from metabridge.networks.calls import check_meta_module
 
 __all__ = ["call_with_buffers"]
 
@@ -44,7 +46,10 @@ def call_with_buffers(
     """
     if batch_norm is not None:
         check_policy(batch_norm, ("batch", "frozen"))
+    check_meta_module(model, MetaModule, "jax_backend")
     own = dict(model.meta_named_buffers())
+    if buffers is not None:
+        check_mapping(buffers, "buffers", "pass name → array, or None for the model's own")
     given = own if buffers is None else dict(buffers)
     statistics = Statistics(observing=True, follows_model=batch_norm is None)
     with placed(model, None, given, statistics, frozen=batch_norm == "frozen"):

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_backend.modules.module import MetaModule, own_parameters, uniform_parameter
+from metabridge.checks import check_choice, check_count, is_count
 
 __all__ = [
     "MetaConv1d",
@@ -47,8 +48,7 @@ class _ConvNd(MetaModule):
         rngs: nnx.Rngs,
     ) -> None:
         _check_groups(groups, in_channels, out_channels)
-        if padding_mode not in _PADDING_MODES:
-            raise ValueError(f"`padding_mode` must be one of {', '.join(_PADDING_MODES)}, got {padding_mode!r}.")
+        check_choice(padding_mode, "padding_mode", _PADDING_MODES)
         kernel = _per_axis("kernel_size", kernel_size, self.dims)
         self.stride = _per_axis("stride", stride, self.dims)
         self.dilation = _per_axis("dilation", dilation, self.dims)
@@ -336,7 +336,10 @@ def _products(inputs: jax.Array, weight: jax.Array, groups: int) -> jax.Array:
 
 
 def _check_groups(groups: int, in_channels: int, out_channels: int) -> None:
-    if groups < 1 or in_channels % groups or out_channels % groups:
+    check_count(in_channels, "in_channels")
+    check_count(out_channels, "out_channels")
+    check_count(groups, "groups")
+    if in_channels % groups or out_channels % groups:
         raise ValueError(f"`groups` must divide both channels, got {groups} for {in_channels} and {out_channels}.")
 
 
@@ -350,8 +353,8 @@ def _check_input(input: jax.Array, dims: int, channels: int) -> None:
 
 def _per_axis(name: str, value: int | Sequence[int], dims: int, least: int = 1) -> tuple[int, ...]:
     """One number for each spatial axis."""
-    sizes = (value,) * dims if isinstance(value, int) else tuple(value)
-    if len(sizes) != dims or min(sizes) < least:
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * dims
+    if len(sizes) != dims or not all(is_count(size, least) for size in sizes):
         wanted = "a positive integer" if least else "an integer of at least 0"
         raise ValueError(f"`{name}` must be {wanted}, got {value}; or give one for each spatial axis ({dims}).")
     return sizes

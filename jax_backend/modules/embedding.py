@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 
 from jax_backend.modules.module import MetaModule, own_parameters
+from metabridge.checks import check_count, check_instance, check_integer
 
 __all__ = ["MetaEmbedding", "MetaEmbeddingBag"]
 
@@ -21,9 +22,13 @@ class _Embedding(MetaModule):
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {}
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, rngs: nnx.Rngs) -> None:
+        check_count(num_embeddings, "num_embeddings")
+        check_count(embedding_dim, "embedding_dim", least=0)
+        check_instance(rngs, nnx.Rngs, "rngs", "pass for example nnx.Rngs(0)")
         self.num_embeddings = num_embeddings
         weight = jax.random.normal(rngs.params(), (num_embeddings, embedding_dim))
         if padding_idx is not None:
+            check_integer(padding_idx, "padding_idx")
             if not -num_embeddings <= padding_idx < num_embeddings:
                 raise ValueError(f"`padding_idx` must be an index of {num_embeddings} rows, got {padding_idx}.")
             padding_idx %= num_embeddings

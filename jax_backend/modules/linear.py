@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_backend.modules.module import MetaModule, own_parameters, uniform_parameter
+from metabridge.checks import check_count
 
 __all__ = ["MetaBilinear", "MetaLinear"]
 
@@ -33,6 +34,8 @@ class MetaLinear(MetaModule):
     neutral_axes: ClassVar[Mapping[str, tuple[int, ...]]] = {"weight": (1, 0)}
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, rngs: nnx.Rngs) -> None:
+        check_count(in_features, "in_features")
+        check_count(out_features, "out_features", least=0)
         self.weight = uniform_parameter(rngs, (in_features, out_features), in_features)
         if bias:
             self.bias = uniform_parameter(rngs, (out_features,), in_features)
@@ -71,8 +74,9 @@ class MetaBilinear(MetaModule):
     def __init__(
         self, in1_features: int, in2_features: int, out_features: int, bias: bool = True, *, rngs: nnx.Rngs
     ) -> None:
-        if in1_features < 1:
-            raise ValueError(f"`in1_features` must be a positive integer, got {in1_features}.")
+        check_count(in1_features, "in1_features")
+        check_count(in2_features, "in2_features", least=0)
+        check_count(out_features, "out_features", least=0)
         self.weight = uniform_parameter(rngs, (out_features, in1_features, in2_features), in1_features)
         if bias:
             self.bias = uniform_parameter(rngs, (out_features,), in1_features)

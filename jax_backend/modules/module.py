@@ -9,6 +9,7 @@ from flax import nnx
 
 from jax_backend.modules.placement import taking_params
 from jax_backend.modules.variables import given_names, meta_variables, once, owns_all, submodule, walk
+from metabridge.checks import check_instance
 
 __all__ = ["MetaModule", "own_parameters", "uniform_parameter"]
 
@@ -112,5 +113,6 @@ def own_parameters(layer: MetaModule) -> dict[str, jax.Array]:
 
 def uniform_parameter(rngs: nnx.Rngs, shape: tuple[int, ...], fan_in: int) -> nnx.Param:
     """A parameter drawn uniformly from ±1/√fan_in, the initial distribution of PyTorch's layers."""
+    check_instance(rngs, nnx.Rngs, "rngs", "pass for example nnx.Rngs(0)")
     bound = 1.0 / math.sqrt(fan_in)
     return nnx.Param(jax.random.uniform(rngs.params(), shape, minval=-bound, maxval=bound))

@@ -10,6 +10,7 @@ from flax import nnx
 
 from jax_backend.modules.batchnorm import _moments, _NormBase, _scaled, _standardised, _widened
 from jax_backend.modules.module import MetaModule, own_parameters
+from metabridge.checks import check_count, is_count, require
 
 __all__ = [
     "MetaGroupNorm",
@@ -165,7 +166,9 @@ class MetaGroupNorm(MetaModule):
         rngs: nnx.Rngs | None = None,
     ) -> None:
         del rngs
-        if num_groups < 1 or num_channels % num_groups:
+        check_count(num_groups, "num_groups")
+        check_count(num_channels, "num_channels")
+        if num_channels % num_groups:
             raise ValueError(f"`num_groups` must divide `num_channels`, got {num_groups} and {num_channels}.")
         self.num_groups = num_groups
         self.num_channels = num_channels
@@ -290,9 +293,10 @@ class MetaInstanceNorm3d(_InstanceNorm):
 
 
 def _shape(shape: int | Sequence[int]) -> tuple[int, ...]:
-    sizes = (shape,) if isinstance(shape, int) else tuple(shape)
+    sizes = tuple(shape) if isinstance(shape, Sequence) else (shape,)
     if not sizes:
         raise ValueError("`normalized_shape` must have at least one axis, got ().")
+    require(all(is_count(size) for size in sizes), "normalized_shape", "one or more positive integers", shape)
     return sizes
 
 

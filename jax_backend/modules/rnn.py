@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jax_backend.modules.module import MetaModule, own_parameters, uniform_parameter
+from metabridge.checks import check_count
 
 __all__ = ["MetaGRUCell", "MetaLSTMCell", "MetaRNNCell"]
 
@@ -21,6 +22,8 @@ class _Cell(MetaModule):
     gates: ClassVar[int]
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, *, rngs: nnx.Rngs) -> None:
+        check_count(input_size, "input_size", least=0)
+        check_count(hidden_size, "hidden_size")
         self.input_size = input_size
         self.hidden_size = hidden_size
         outputs = self.gates * hidden_size

@@ -5,6 +5,8 @@ import fnmatch
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from metabridge.checks import check_mapping, require
+
 __all__ = [
     "Selection",
     "check_entries",
@@ -17,6 +19,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_MAPPING = "pass name → array, such as `dict(model.meta_named_parameters())`"
 
 Selection = str | Sequence[str] | Callable[[str], bool] | None
 """Which parameters adapt: a shell-style pattern of names (`"head.*"`), several, a predicate, or `None` for all."""
@@ -74,7 +78,12 @@ def select_names(names: Iterable[str], selection: Selection, owner: str, argumen
     if callable(selection):
         chosen = [name for name in known if selection(name)]
     else:
-        patterns = [selection] if isinstance(selection, str) else list(selection)
+        patterns = [selection] if isinstance(selection, str) else selection
+        if not isinstance(patterns, Sequence) or not all(isinstance(pattern, str) for pattern in patterns):
+            raise TypeError(
+                f"`{argument}` must be a pattern of names, several, or a predicate of the name, got {selection!r}; "
+                'pass for example "head.*".'
+            )
         for pattern in patterns:
             if not any(fnmatch.fnmatchcase(name, pattern) for name in known):
                 raise ValueError(
@@ -111,6 +120,7 @@ def without_ordinary(
     Raises:
         ValueError: if the value of an ordinary module's parameter is not the stored one.
     """
+    check_mapping(params, argument, _MAPPING)
     others = [name for name in params if name not in known]
     if not others:
         return params
@@ -139,11 +149,14 @@ def check_entries(
     """Raise `ValueError` unless `given` holds exactly these names, each value in its shape."""
     check_names(given, shapes, owner, argument)
     for name, shape in shapes.items():
+        is_array = hasattr(given[name], "shape")
+        require(is_array, f"{argument}[{name!r}]", "an array", given[name], "convert it to one")
         check_shape(name, given[name].shape, shape, owner, argument)
 
 
 def check_unknown(params: Mapping[str, object], expected: list[str], owner: str, argument: str = "params") -> None:
     """Raise `ValueError` if `params` holds a name that is not expected, proposing the nearest ones."""
+    check_mapping(params, argument, _MAPPING)
     known = set(expected)
     unknown = [name for name in params if name not in known]
     if unknown:

@@ -1,12 +1,11 @@
 """Learning rates and optimisers of an inner loop: numbers, shapes and names, checked before an array is computed."""
 
-import math
 from collections.abc import Collection, Mapping
 from numbers import Real
 from typing import Any
 
 from metabridge.adaptation.names import check_names
-from metabridge.checks import require
+from metabridge.checks import check_number, is_number, require
 
 __all__ = [
     "ADAPTED",
@@ -37,7 +36,7 @@ def check_rate(rate: object, argument: str = "learning_rate", shape: tuple[int, 
         ValueError: if the number is negative or not finite, or the array is complex or does not broadcast to the shape.
     """
     if isinstance(rate, Real):
-        require(0 <= float(rate) < math.inf, argument, "a finite number of at least 0", rate)
+        check_number(rate, argument, least=0)
         return
     found = getattr(rate, "shape", None)
     if found is None:
@@ -86,7 +85,7 @@ def check_numbers(rate: object, argument: str) -> None:
 def check_sgd(learning_rate: object, momentum: float, nesterov: bool) -> None:
     """Raise `ValueError` unless these are numbers for gradient descent."""
     check_numbers(learning_rate, "learning_rate")
-    require(0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
+    require(is_number(momentum) and 0 <= momentum < 1, "momentum", "in [0, 1)", momentum)
     require(momentum > 0 or not nesterov, "momentum", "above 0 with nesterov=True", momentum)
 
 
@@ -94,9 +93,9 @@ def check_adam(learning_rate: object, b1: float, b2: float, eps: float, eps_root
     """Raise `ValueError` unless these are numbers for Adam."""
     check_numbers(learning_rate, "learning_rate")
     for name, decay in (("b1", b1), ("b2", b2)):
-        require(0 <= decay < 1, name, "in [0, 1)", decay)
+        require(is_number(decay) and 0 <= decay < 1, name, "in [0, 1)", decay)
     for name, added in (("eps", eps), ("eps_root", eps_root)):
-        require(0 <= added < math.inf, name, "a finite number of at least 0", added)
+        check_number(added, name, least=0)
 
 
 def rate_at_step(rate: Any, step: Any) -> Any:

@@ -24,6 +24,8 @@ def count_steps(steps: int | None, per_step: Sequence[Any] | None) -> int:
             raise ValueError("`steps` must be an integer of at least 0 without `per_step`, got None.")
         check_steps(steps)
         return steps
+    if not isinstance(per_step, Sequence):
+        raise TypeError(f"`per_step` must be a list of one value per step, got {type(per_step).__name__}.")
     if steps is not None and steps != len(per_step):
         raise ValueError(f"`steps` must be the length of `per_step`, {len(per_step)}, got {steps}; leave `steps` out.")
     return len(per_step)

@@ -73,7 +73,10 @@ def check_batch(batch: Any, kinds: tuple[type, ...], backend: str) -> None:
             "splitter `num_train_per_class` and `num_test_per_class`."
         )
     counts = set()
-    for name, (inputs, targets) in batch.items():
+    for name, pair in batch.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"`batch[{name!r}]` must be a pair (inputs, targets), got {type(pair).__name__}.")
+        inputs, targets = pair
         for array in (inputs, targets):
             if not isinstance(array, kinds):
                 raise ValueError(

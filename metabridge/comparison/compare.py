@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.backends import Backend, Learner, load_backend
+from metabridge.checks import check_instance
 from metabridge.comparison.findings import (
     NAMES,
     AdaptationCurves,
@@ -67,6 +68,9 @@ def compare(
         ModuleNotFoundError: if a framework is missing; the message names the extra.
         FloatingPointError: if a meta-loss is NaN or infinite.
     """
+    check_instance(run, RunConfig, "run")
+    check_instance(meta_train, MetaDataset, "meta_train")
+    check_instance(meta_test, MetaDataset, "meta_test")
     device = _common_device(device)
     doubles = {name: load_backend(name, device, "float64") for name in NAMES}
     singles = {name: load_backend(name, device, "float32") for name in NAMES}

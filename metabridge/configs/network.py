@@ -34,11 +34,19 @@ class ModelConfig(Config):
         check_choice(self.name, "name", NETWORKS)
         network = NETWORKS[self.name]
         axes = 3 if network.takes_images else 1
-        shape_fits = len(self.input_shape) == axes and all(is_count(size) for size in self.input_shape)
+        shape_fits = (
+            isinstance(self.input_shape, (tuple, list))
+            and len(self.input_shape) == axes
+            and all(is_count(size) for size in self.input_shape)
+        )
         require(shape_fits, "input_shape", f"{axes} positive integers for {self.name}", self.input_shape)
         outputs_fit = self.outputs is None or is_count(self.outputs)
         require(outputs_fit, "outputs", "a positive integer, or None", self.outputs)
-        hidden_fits = len(self.hidden) > 0 and all(is_count(width) for width in self.hidden)
+        hidden_fits = (
+            isinstance(self.hidden, (tuple, list))
+            and len(self.hidden) > 0
+            and all(is_count(width) for width in self.hidden)
+        )
         require(hidden_fits, "hidden", "one or more positive integers", self.hidden)
         if network.poolings is not None:
             blocks, least = network.poolings, 2**network.poolings

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, fields
 
-from metabridge.checks import check_choice, check_positive, require
+from metabridge.checks import check_choice, check_positive, is_number, require
 from metabridge.configs.record import Config
 
 __all__ = ["OptimiserConfig"]
@@ -32,10 +32,14 @@ class OptimiserConfig(Config):
     def __post_init__(self) -> None:
         check_choice(self.name, "name", _OWN)
         check_positive(self.learning_rate, "learning_rate")
-        betas_fit = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
+        betas_fit = (
+            isinstance(self.betas, (tuple, list))
+            and len(self.betas) == 2
+            and all(is_number(beta) and 0 <= beta < 1 for beta in self.betas)
+        )
         require(betas_fit, "betas", "two numbers in [0, 1)", self.betas)
         check_positive(self.eps, "eps")
-        require(0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
+        require(is_number(self.momentum) and 0 <= self.momentum < 1, "momentum", "in [0, 1)", self.momentum)
         defaults = {each.name: each.default for each in fields(self)}
         for other in _OWN.keys() - {self.name}:
             for setting in _OWN[other]:

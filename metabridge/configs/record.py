@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, Self
 
+from metabridge.checks import check_mapping
+
 __all__ = ["Config"]
 
 
@@ -22,8 +24,9 @@ class Config:
         Raises:
             ValueError: for an unknown field, naming the known ones.
         """
+        check_mapping(values, "values", "pass what `to_dict` returned")
         known = {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
-        unknown = sorted(set(values) - set(known))
+        unknown = [name for name in values if name not in known]
         if unknown:
             raise ValueError(f"{cls.__name__} has no field {unknown[0]!r}; it has {', '.join(known)}.")
         return cls(**{name: _restore(known[name].type, value) for name, value in values.items()})

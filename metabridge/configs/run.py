@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from metabridge.checks import check_seed, is_count, require
+from metabridge.checks import check_instance, check_seed, is_count, require
 from metabridge.configs.algorithms import AlgorithmConfig, MAMLConfig
 from metabridge.configs.episode import EpisodeConfig
 from metabridge.configs.network import ModelConfig
@@ -43,6 +43,10 @@ class RunConfig(Config):
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_instance(self.episode, EpisodeConfig, "episode")
+        check_instance(self.model, ModelConfig, "model")
+        check_instance(self.algorithm, AlgorithmConfig, "algorithm")
+        check_instance(self.optimiser, OptimiserConfig, "optimiser")
         require(is_count(self.meta_batch_size), "meta_batch_size", "a positive integer", self.meta_batch_size)
         require(is_count(self.steps), "steps", "a positive integer", self.steps)
         require(is_count(self.test_episodes), "test_episodes", "a positive integer", self.test_episodes)

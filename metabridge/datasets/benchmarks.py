@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from metabridge.archives.fetch import Archive, check_place, fetch, verify
-from metabridge.checks import check_choice, check_integer
+from metabridge.checks import check_choice, check_integer, check_path
 from metabridge.episodes.metadatasets import META_SPLITS, CombinationMetaDataset, resolve_meta_split
 from metabridge.episodes.splitters import Splitter
 from metabridge.sources import ArraySource, HDF5Source, write_store
@@ -319,7 +319,7 @@ def store_path(benchmark: Benchmark, root: str | os.PathLike[str], variant: str 
     Raises:
         ValueError: for an unknown variant.
     """
-    return Path(root) / benchmark.name / f"{benchmark.variant_name(variant)}.h5"
+    return check_path(root, "root") / benchmark.name / f"{benchmark.variant_name(variant)}.h5"
 
 
 def _opened(store: Path) -> HDF5Source | None:

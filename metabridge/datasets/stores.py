@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from metabridge.checks import did_you_mean
+from metabridge.checks import check_path, did_you_mean
 from metabridge.datasets.benchmarks import Benchmark, check_identity
 from metabridge.datasets.catalogue import BENCHMARKS, TOYS
 from metabridge.episodes.metadatasets import CombinationMetaDataset, MetaDataset
@@ -155,13 +155,13 @@ def own_store(dataset: str, root: str | os.PathLike[str]) -> Path | None:
 
 def own_stores(root: str | os.PathLike[str]) -> dict[str, Path]:
     """Name → path of every store of one's own below a root, sorted by path."""
-    paths = sorted(Path(root).glob("*/*.h5"))
+    paths = sorted(check_path(root, "root").glob("*/*.h5"))
     return {path.stem: path for path in paths if own_store(path.stem, root) == path}
 
 
 def own_store_path(dataset: str, root: str | os.PathLike[str]) -> Path:
     """Where the store of this name is, or will be once it is built."""
-    return Path(root) / dataset / f"{dataset}.h5"
+    return check_path(root, "root") / dataset / f"{dataset}.h5"
 
 
 def load_own_store(

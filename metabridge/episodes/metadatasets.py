@@ -6,7 +6,7 @@ import math
 import operator
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -580,7 +580,7 @@ class CombinationMetaDataset(MetaDataset):
         return self._rule.draw_task(self.task_key(",".join(map(str, classes))), classes, self._table)
 
     def _check_index(self, index: Any) -> tuple[int, ...]:
-        if is_integer(index) or len(index) != self._ways:
+        if is_integer(index) or not isinstance(index, Collection) or len(index) != self._ways:
             raise ValueError(
                 f"a task is addressed by a tuple of {self._ways} class ids, got {index!r}; for a random task use "
                 "`dataset.sample_task()`, for the episodes of a seed `dataset.episodes(indices, seed)`."

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, overload
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_count, check_seed, check_share, require
+from metabridge.checks import check_count, check_mapping, check_seed, check_share, require
 
 __all__ = ["ClassSplitter", "Divisible", "Splitter", "WeightedClassSplitter", "WeightedSplitter"]
 
@@ -78,6 +78,7 @@ class Splitter:
 
     def __call__(self, task: Divisible[D]) -> D:
         """Attach this splitter to a meta-dataset and return the same meta-dataset, or divide one task: split → task."""
+        _check_divisible(task)
         return task.attach(self)
 
 
@@ -219,6 +220,7 @@ def ClassSplitter(  # noqa: N802
             },
             "num_{}_per_class",
         )
+    check_mapping(num_samples_per_class, "num_samples_per_class", "pass split name → examples per class")
     splitter = Splitter(tuple(num_samples_per_class.items()), shuffle, random_state_seed)
     return splitter if task is None else splitter(task)
 
@@ -290,6 +292,11 @@ def WeightedClassSplitter(  # noqa: N802
         force_equal_per_class,
     )
     return splitter if task is None else splitter(task)
+
+
+def _check_divisible(task: object) -> None:
+    if isinstance(task, type) or not hasattr(task, "attach"):
+        raise TypeError(f"`task` must be a meta-dataset or a task, got {task!r}; leave it out for the splitter alone.")
 
 
 def _per_split(name: str, value: Any, splits: Mapping[str, float], default: int | None) -> dict[str, Any]:

@@ -7,13 +7,13 @@ loaded into both; a checkpoint is such a mapping in HDF5, so either backend can 
 import math
 import os
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from metabridge.adaptation.names import check_entries
+from metabridge.checks import check_mapping, check_path
 from metabridge.networks.layers import Chain, Parameter
 from metabridge.networks.tables import Dimensions, network_layers
 from metabridge.storage.arrays import read_arrays, write_arrays
@@ -102,6 +102,8 @@ def relative_difference(first: Mapping[str, npt.NDArray[Any]], second: Mapping[s
     Raises:
         ValueError: if the names or shapes differ.
     """
+    check_mapping(first, "first", "pass name → array")
+    check_mapping(second, "second", "pass name → array")
     if set(first) != set(second):
         different = sorted(set(first) ^ set(second))
         raise ValueError(f"both sides must have the same parameters; only one has {', '.join(different)}.")
@@ -131,6 +133,8 @@ def save_parameters(path: str | os.PathLike[str], parameters: Mapping[str, npt.A
         TypeError: if a parameter holds anything but numbers.
         OSError: if the disk is full, which leaves nothing; the message says how much is needed.
     """
+    check_path(path, "path")
+    check_mapping(parameters, "parameters", "pass name → array")
     write_arrays(path, _KIND, parameters)
 
 
@@ -141,6 +145,6 @@ def load_parameters(path: str | os.PathLike[str]) -> Parameters:
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged or truncated, or holds anything but parameters; the message names it.
     """
-    if not Path(path).is_file():
+    if not check_path(path, "path").is_file():
         raise FileNotFoundError(f"no parameters at {path}; `save_parameters` writes them.")
     return read_arrays(path, _KIND)

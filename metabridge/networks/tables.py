@@ -64,6 +64,10 @@ class Network:
 
 def network_layers(model: Dimensions) -> Chain:
     """The table of a network's layers."""
+    if isinstance(model, type) or not all(
+        hasattr(model, name) for name in ("name", "input_shape", "outputs", "hidden")
+    ):
+        raise TypeError(f"`model` must be a ModelConfig, got {model!r}; pass for example ModelConfig('mlp').")
     return NETWORKS[model.name].layers(model.input_shape, model.outputs, model.hidden)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_count, require
+from metabridge.checks import check_count, check_instance, require
 from metabridge.episodes.batches import PADDING
 from metabridge.episodes.loader import EpisodeLoader
 from metabridge.episodes.metadatasets import MetaDataset
@@ -16,7 +16,7 @@ from metabridge.episodes.segmentation import SegmentationMetaDataset
 from metabridge.runs.statistics import mean_and_ci95
 from metabridge.transforms import IGNORED
 
-__all__ = ["Evaluation", "evaluation_loader", "ignored_target", "measure_name"]
+__all__ = ["Evaluation", "check_algorithm", "evaluation_loader", "ignored_target", "measure_name"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +90,7 @@ def evaluation_loader(dataset: MetaDataset, episodes: int, batch_size: int, seed
     Raises:
         ValueError: for counts below 1, or a meta-dataset without support and query sets.
     """
+    check_instance(dataset, MetaDataset, "dataset", "pass a meta-dataset with a splitter")
     check_count(episodes, "episodes")
     check_count(batch_size, "batch_size")
     names = [name for name, _ in dataset.splitter.splits] if dataset.splitter else []
@@ -102,6 +103,14 @@ def evaluation_loader(dataset: MetaDataset, episodes: int, batch_size: int, seed
     )
     size = min(batch_size, episodes)
     return EpisodeLoader(dataset, size, -(-episodes // size), seed)
+
+
+def check_algorithm(algorithm: object) -> None:
+    """Raise `TypeError` unless an algorithm predicts: one of a backend's `algorithms`, or one's own."""
+    if isinstance(algorithm, type) or not callable(getattr(algorithm, "predict", None)):
+        raise TypeError(
+            f"`algorithm` must be an algorithm with a method `predict`, got {algorithm!r}; make one, such as MAML(…)."
+        )
 
 
 def ignored_target(dataset: MetaDataset) -> int:

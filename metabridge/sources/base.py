@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from metabridge.digests import DIGEST_BYTES, Digest
 
-__all__ = ["ClassIds", "ClassSource", "Digests", "content_fingerprint", "digest_classes"]
+__all__ = ["ClassIds", "ClassSource", "Digests", "check_source", "content_fingerprint", "digest_classes"]
 
 ClassIds = Sequence[int] | npt.NDArray[np.int64]
 Digests = npt.NDArray[np.uint8]
@@ -56,6 +56,16 @@ class ClassSource(Protocol):
 
     def select(self, class_ids: ClassIds) -> "ClassSource":
         """A source of these classes alone, in this order, sharing the examples."""
+
+
+def check_source(source: object, argument: str = "source") -> None:
+    """Raise `TypeError` unless it is a class source; `argument` is its name in messages."""
+    members = ("class_names", "class_sizes", "example_shape", "dtype", "gather", "select")
+    if isinstance(source, type) or not all(hasattr(source, name) for name in members):
+        raise TypeError(
+            f"`{argument}` must be a class source, got {type(source).__name__}; make one, for example with "
+            "ArraySource.from_labels(images, labels) of metabridge.sources."
+        )
 
 
 def digest_classes(

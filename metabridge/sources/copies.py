@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_path
 from metabridge.sources.array import ArraySource
-from metabridge.sources.base import ClassSource
+from metabridge.sources.base import ClassSource, check_source
 from metabridge.sources.hdf5 import HDF5Source, write_store
 
 __all__ = ["in_memory", "save_source"]
@@ -24,6 +25,7 @@ def in_memory(source: ClassSource, progress: bool = True) -> ArraySource:
         source: any source.
         progress: show a bar on standard error.
     """
+    check_source(source)
     sizes = np.asarray(source.class_sizes, dtype=np.int64)
     examples = np.empty((int(sizes.sum()), *source.example_shape), dtype=source.dtype)
     row = 0
@@ -47,6 +49,8 @@ def save_source(
         provenance: JSON-ready facts about where the examples came from, kept in the file.
         progress: show a bar on standard error.
     """
+    check_source(source)
+    check_path(path, "path")
     shape, dtype = source.example_shape, source.dtype
     blocks = _blocks(source, progress)
     write_store(path, source.class_names, source.class_sizes, shape, dtype, blocks, provenance or {})

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_path
 from metabridge.digests import Digest
 from metabridge.sources.images import ImagePreparation
 from metabridge.sources.lazy import LazySource
@@ -58,7 +59,9 @@ class ImageFolderSource(LazySource):
         resize: int | tuple[int, int] | None = None,
         mode: str | None = None,
     ) -> None:
-        self.folder = Path(folder).absolute()  # a pickled source must be found from another working folder
+        self.folder = check_path(
+            folder, "folder"
+        ).absolute()  # a pickled source must be found from another working folder
         if not self.folder.is_dir():
             raise FileNotFoundError(f"`folder` must hold one folder per class, there is no folder {self.folder}.")
         self.preparation = ImagePreparation.of(mode, resize)

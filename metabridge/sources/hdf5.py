@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_path
 from metabridge.digests import DIGEST_BYTES
 from metabridge.sources.array import ArraySource
 from metabridge.sources.base import ClassIds, Digests, content_fingerprint, digest_classes
@@ -72,7 +73,7 @@ class HDF5Source(ArraySource):
         import h5py  # 0.1 s to import, and not needed for sources in memory
 
         self.check_examples = check_examples
-        self.path = Path(path).absolute()  # a pickled source must be found from another working folder
+        self.path = check_path(path, "path").absolute()  # a pickled source must be found from another working folder
         if not self.path.is_file():
             raise FileNotFoundError(f"no class source at {self.path}; build it first with `metabridge build`.")
         # One open file for all: another store may take its name in the meantime. HDF5's own lock, which fails where

@@ -1,12 +1,12 @@
 """The user's own meta-splits of a source: by lists of classes, or by fractions and a seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from fractions import Fraction
 
 import numpy as np
 
 from metabridge.checks import check_share
-from metabridge.sources.base import ClassSource
+from metabridge.sources.base import ClassSource, check_source
 from metabridge.streams import philox_words, stream_key
 
 __all__ = ["USUAL_FRACTIONS", "split_classes"]
@@ -46,6 +46,7 @@ def split_classes(
         ValueError: if a class is unknown or in two meta-splits, if fractions are not positive or sum to more than
             1, or if a meta-split would have no class.
     """
+    check_source(source)
     if (classes is None) == (fractions is None):
         raise TypeError("`split_classes` takes either `classes` or `fractions`; pass exactly one of them.")
     for name, given in (("classes", classes), ("fractions", fractions)):
@@ -78,10 +79,10 @@ def _listed(source: ClassSource, classes: Mapping[str, Sequence[str]]) -> dict[s
     ids = {name: i for i, name in enumerate(source.class_names)}
     owner: dict[str, str] = {}
     for meta_split, names in classes.items():
-        if isinstance(names, str) or not len(names):
+        if isinstance(names, str) or not isinstance(names, Collection) or not len(names):
             raise ValueError(f"`classes[{meta_split!r}]` must be a list of at least one class, got {names!r}.")
         for name in names:
-            if name not in ids:
+            if not isinstance(name, str) or name not in ids:
                 raise ValueError(
                     f"`classes[{meta_split!r}]` must hold names of classes, no class is called {name!r}; "
                     f"the first one is {source.class_names[0]!r}."

@@ -270,6 +270,8 @@ def _stable_order(numbers: npt.NDArray[Any]) -> Integers:
 def _names_of(values: npt.NDArray[Any], class_names: Sequence[str] | None) -> tuple[str, ...]:
     if class_names is None:
         return tuple(value.decode() if isinstance(value, bytes) else str(value) for value in values.tolist())
+    if isinstance(class_names, str) or not isinstance(class_names, Sequence | np.ndarray):
+        raise TypeError(f"`class_names` must be a list of names, got {class_names!r}.")
     numbers = values.tolist()
     if numbers and (values.dtype.kind not in "biu" or numbers[0] < 0 or numbers[-1] >= len(class_names)):
         raise ValueError(

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_callable, check_count
 from metabridge.digests import DIGEST_BYTES, Digest
-from metabridge.sources.base import ClassIds, ClassSource, Digests, content_fingerprint
+from metabridge.sources.base import ClassIds, ClassSource, Digests, check_source, content_fingerprint
 from metabridge.sources.tables import NO_CLASS, check_distinct, check_positions, positions_of
 
 __all__ = ["filter_classes", "rename_classes", "union"]
@@ -27,6 +28,8 @@ def union(*sources: ClassSource) -> ClassSource:
     """
     if not sources:
         raise TypeError("`union` needs at least one source, got none.")
+    for number, source in enumerate(sources):
+        check_source(source, f"sources[{number}]")
     for other in sources[1:]:
         ours, theirs = (f"{each.example_shape} {each.dtype}" for each in (sources[0], other))
         if ours != theirs:
@@ -51,6 +54,8 @@ def filter_classes(
         TypeError: if `keep` is no function.
         ValueError: if none is left.
     """
+    check_source(source)
+    check_count(min_examples, "min_examples", least=0)
     if keep is not None and not callable(keep):
         raise TypeError(
             f"`keep` must be a function of a class name, got {type(keep).__name__}; of a list write "
@@ -78,11 +83,13 @@ def rename_classes(source: ClassSource, names: Mapping[str, str] | Callable[[str
     Raises:
         ValueError: if `names` holds a name that no class has, or two classes would have one name.
     """
+    check_source(source)
     if isinstance(names, Mapping):
         unknown = sorted(set(names).difference(source.class_names))
         if unknown:
             raise ValueError(f"`names` must hold names of classes, no class is called {unknown[0]!r}.")
         return _Renamed(source, tuple(names.get(name, name) for name in source.class_names))
+    check_callable(names, "names", "pass a mapping old → new, or a function")
     return _Renamed(source, tuple(names(name) for name in source.class_names))
 
 

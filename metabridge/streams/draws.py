@@ -9,12 +9,18 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_number, require
 from metabridge.streams.philox import Words, multiply_high
 from metabridge.streams.portable import normal_quantile
 
 __all__ = ["bounded_integers", "choose_without_replacement", "normals", "uniforms"]
 
 Integers = npt.NDArray[np.int64]
+
+
+def _check_words(words: object) -> None:
+    fits = isinstance(words, np.ndarray) and words.dtype == np.uint64
+    require(fits, "words", "an array of uint64", words, "take it from philox_words")
 
 
 def bounded_integers(words: Words, bound: npt.ArrayLike) -> Integers:
@@ -27,6 +33,7 @@ def bounded_integers(words: Words, bound: npt.ArrayLike) -> Integers:
         words: raw words of any shape.
         bound: positive integers, broadcast against `words`.
     """
+    _check_words(words)
     bounds = np.asarray(bound, dtype=np.int64)
     if (bounds <= 0).any():
         raise ValueError(f"`bound` must be positive, got {bounds.min()}; there is nothing to draw from.")
@@ -49,6 +56,8 @@ def choose_without_replacement(words: Words, population: npt.ArrayLike) -> Integ
     Raises:
         ValueError: if k > n somewhere.
     """
+    _check_words(words)
+    require(words.ndim > 0, "words", "of shape (..., k)", words)
     *rows, k = words.shape
     count = math.prod(rows)
     sizes = np.broadcast_to(np.asarray(population, dtype=np.int64), rows)
@@ -88,6 +97,9 @@ def _choose_from_swaps(steps: Words, sizes: Integers) -> Integers:
 
 def uniforms(words: Words, low: float = 0.0, high: float = 1.0) -> npt.NDArray[np.float64]:
     """Uniform float64 in `[low, high)` from the upper 53 bits of each word."""
+    _check_words(words)
+    check_number(low, "low")
+    check_number(high, "high")
     values = low + (high - low) * ((words >> np.uint64(11)).astype(np.float64) * 2.0**-53)
     return np.minimum(values, np.nextafter(high, low))  # the sum may have been rounded up to `high`
 
@@ -97,4 +109,5 @@ def normals(words: Words) -> npt.NDArray[np.float64]:
 
     Cells of 2**-53 have no centre in float64 above one half: the last one would be rounded to probability 1.
     """
+    _check_words(words)
     return normal_quantile(((words >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_seed
+from metabridge.checks import check_count, check_seed
 from metabridge.digests import Digest
 
 __all__ = ["SCHEME_VERSION", "Words", "multiply_high", "philox_words", "stream_key"]
@@ -70,6 +70,8 @@ def philox_words(key: tuple[int, int], indices: npt.ArrayLike, num_words: int, l
         TypeError: if `indices` are not integers (a rounded float would silently alias another index).
         ValueError: if an index is negative, or `indices` have more than one axis.
     """
+    check_count(num_words, "num_words", least=0)
+    check_count(lane, "lane", least=0)
     rows = _index_rows(indices)
     blocks = -(-num_words // 4)
     counter0 = np.broadcast_to(np.arange(1, blocks + 1, dtype=np.uint64), (len(rows), blocks))

@@ -6,6 +6,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from metabridge.checks import check_integer
+
 __all__ = ["ClassAugmentation", "HorizontalFlip", "Rotation", "VerticalFlip", "expand_class_augmentations"]
 
 
@@ -44,6 +46,7 @@ class Rotation:
         if not angles:
             raise ValueError("`angle` must hold at least one angle, got none; write for example Rotation([90, 180]).")
         for value in angles:
+            check_integer(value, "angle", "use 90, 180 or 270")
             if value % 90 or not value % 360:
                 others = [each for each in angles if not each % 90 and each % 360]
                 advice = f"write Rotation({others})" if others and not value % 360 else "use 90, 180 or 270"
@@ -128,6 +131,9 @@ def expand_class_augmentations(
         raise TypeError(
             f"`class_augmentations` must be a list, got {type(augmentations).__name__}; write [{augmentations!r}]."
         )
+    for augmentation in augmentations:
+        if isinstance(augmentation, type) or not hasattr(augmentation, "__iter__"):
+            raise TypeError(f"`class_augmentations` must hold class augmentations, got {augmentation!r}.")
     single = tuple(each for augmentation in augmentations for each in augmentation)
     for position, each in enumerate(single):
         if type(each).__repr__ is object.__repr__:  # type: ignore[comparison-overlap]

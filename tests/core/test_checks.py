@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -80,9 +82,49 @@ def test_a_choice_names_all_choices_and_their_owner():
         checks.check_choice(None, "argument", {"a": 1}, owner="omniglot")
 
 
+def _integer_or_text(value, argument):
+    checks.check_instance(value, (int, str), argument)
+
+
+@pytest.mark.parametrize(
+    ("check", "admitted", "refused", "words"),
+    [
+        (checks.check_callable, [len, int], [None, 1, "len"], "a function"),
+        (checks.check_mapping, [{}, MappingProxyType({})], [None, [], [("a", 1)], dict], "a mapping"),
+        (_integer_or_text, [1, "a"], [None, int], "of class int or str"),
+    ],
+    ids=["function", "mapping", "instance"],
+)
+def test_values_of_the_wrong_kind_are_refused_by_name(check, admitted, refused, words):
+    for value in admitted:
+        check(value, "argument")
+    for value in refused:
+        with pytest.raises(TypeError, match=f"^{re.escape(f'`argument` must be {words}, got {value!r}.')}$"):
+            check(value, "argument")
+
+
+def test_a_path_is_text_or_a_path():
+    assert checks.check_path("a/b", "argument") == checks.check_path(Path("a/b"), "argument") == Path("a/b")
+    for value in (None, 1, b"a", ["a"]):
+        with pytest.raises(TypeError, match=r"^`argument` must be a path, got .*; pass text or a pathlib\.Path\.$"):
+            checks.check_path(value, "argument")
+    with pytest.raises(ValueError, match=r"^`argument` must be a path without null characters, got "):
+        checks.check_path("a\0", "argument")
+
+
+def test_an_object_that_cannot_be_printed_is_refused_by_name():
+    class Mute:
+        def __repr__(self):
+            raise RuntimeError("no words")
+
+    with pytest.raises(TypeError, match=r"^`argument` must be an integer, got a Mute that cannot be printed\.$"):
+        checks.check_integer(Mute(), "argument")
+
+
 def test_every_check_is_tried():
     tried = {*ADMITTED, "check_choice"}
     tried |= {"check_class_targets", "check_same_shape"}  # with the losses of the backends
+    tried |= {"check_callable", "check_instance", "check_mapping", "check_path"}  # below
     assert tried == {name for name in checks.__all__ if name.startswith("check_")}
     assert set(ADMITTED) == set(REFUSED)
 

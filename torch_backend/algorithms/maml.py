@@ -9,6 +9,7 @@ from metabridge.adaptation.names import Selection
 from metabridge.adaptation.rates import check_optimiser
 from metabridge.adaptation.steps import check_adjoint, check_steps
 from metabridge.adaptation.task_maps import TaskMap
+from metabridge.checks import check_callable
 from metabridge.configs import MAMLConfig
 from torch_backend.adaptation import adapt
 from torch_backend.adjoints import Adjoint, FirstOrder, Unrolled
@@ -69,6 +70,7 @@ class MAML(Algorithm):
     ) -> None:
         super().__init__(model, task_map, randomness)
         check_optimiser(optimiser, foreign=FOREIGN)
+        check_callable(loss, "loss")
         check_steps(steps)
         check_adjoint(adjoint)
         self.loss_function = loss

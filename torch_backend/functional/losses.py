@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from metabridge.checks import check_class_targets, check_same_shape
+from metabridge.checks import check_class_targets, check_instance, check_integer, check_same_shape
 
 __all__ = ["cross_entropy", "mean_squared_error"]
 
@@ -20,6 +20,8 @@ def cross_entropy(outputs: Tensor, targets: Tensor, ignore_index: int = -100) ->
     Raises:
         ValueError: if the targets are no integers, or of another shape.
     """
+    check_arrays(outputs=outputs, targets=targets)
+    check_integer(ignore_index, "ignore_index")
     check_class_targets(targets.shape, outputs.shape[:1] + outputs.shape[2:], targets.dtype, is_integer(targets))
     return F.cross_entropy(outputs, targets.long(), ignore_index=ignore_index)
 
@@ -30,8 +32,15 @@ def mean_squared_error(outputs: Tensor, targets: Tensor) -> Tensor:
     Raises:
         ValueError: if the shapes differ: `(n, 1)` and `(n,)` would broadcast to `(n, n)`.
     """
+    check_arrays(outputs=outputs, targets=targets)
     check_same_shape(targets.shape, outputs.shape)
     return F.mse_loss(outputs, targets)
+
+
+def check_arrays(**arrays: object) -> None:
+    """Raise `TypeError` unless these arguments are tensors."""
+    for argument, array in arrays.items():
+        check_instance(array, Tensor, argument, "convert it with torch.as_tensor")
 
 
 def is_integer(targets: Tensor) -> bool:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from metabridge.checks import check_class_targets
-from torch_backend.functional.losses import is_integer
+from metabridge.checks import check_class_targets, check_integer
+from torch_backend.functional.losses import check_arrays, is_integer
 
 __all__ = ["accuracy"]
 
@@ -20,6 +20,8 @@ def accuracy(outputs: Tensor, targets: Tensor, ignore_index: int = -100) -> Tens
     Raises:
         ValueError: if the targets are no integers, or of another shape.
     """
+    check_arrays(outputs=outputs, targets=targets)
+    check_integer(ignore_index, "ignore_index")
     check_class_targets(targets.shape, outputs.shape[:1] + outputs.shape[2:], targets.dtype, is_integer(targets))
     classes = targets.long()
     counts = classes != ignore_index

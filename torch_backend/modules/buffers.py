@@ -7,6 +7,8 @@ from torch import Tensor
 
 from metabridge.adaptation.batchnorm_policies import BatchNormPolicy, check_policy
 from metabridge.adaptation.names import check_entries
+from metabridge.checks import check_mapping
+from metabridge.networks.calls import check_meta_module
 from torch_backend.modules.exact import ExactDerivatives
 from torch_backend.modules.module import MetaModule
 from torch_backend.modules.placement import placed
@@ -44,7 +46,10 @@ def call_with_buffers(
     """
     if batch_norm is not None:
         check_policy(batch_norm, ("batch", "frozen"))
+    check_meta_module(model, MetaModule, "torch_backend")
     own = dict(model.meta_named_buffers())
+    if buffers is not None:
+        check_mapping(buffers, "buffers", "pass name → array, or None for the model's own")
     given = own if buffers is None else dict(buffers)
     check_entries(given, {name: each.shape for name, each in own.items()}, type(model).__name__, "buffers")
     frozen = batch_norm == "frozen"
