@@ -12,7 +12,7 @@ from torch import Tensor
 from metabridge.adaptation.steps import check_scalar
 from metabridge.adaptation.trees import flatten
 from metabridge.episodes.metadatasets import MetaDataset
-from metabridge.runs.evaluation import Evaluation, evaluation_loader, ignored_target, measure_name
+from metabridge.runs.evaluation import Evaluation, check_subject, evaluation_loader, ignored_target, measure_name
 from metabridge.runs.progress import no_progress, progress_bar
 from torch_backend.algorithms import Algorithm
 from torch_backend.data import feed
@@ -44,7 +44,8 @@ def evaluate(
 
     The episodes depend on `dataset` and `seed` alone. Their values depend on neither the batch size nor the task map,
     up to rounding. Batches go to the device and have the dtype of the first parameter that is no integer. Modules keep
-    their mode: call `eval()` before, where dropout or running statistics are to be those of evaluation.
+    their mode: call `eval()` before, where dropout or running statistics are to be those of evaluation. Meta-training
+    leaves running statistics as they were, so after it keep batch normalisation in training mode.
 
     Args:
         algorithm: of `torch_backend.algorithms`, or one's own.
@@ -62,9 +63,11 @@ def evaluate(
         The value of every episode, with mean and 95 % confidence interval.
 
     Raises:
+        TypeError: if `algorithm` is no algorithm, `dataset` no meta-dataset, or `measure` no function.
         ValueError: for counts below 1, `steps` of an algorithm without inner steps, a meta-dataset without support and
             query sets, or a `measure` that is no scalar.
     """
+    check_subject(algorithm, measure)
     loader = evaluation_loader(dataset, episodes, batch_size, seed)
     show = progress_bar if progress else no_progress
     batches = show(feed(loader, *_place(params)), "test episodes", len(loader))
@@ -95,5 +98,6 @@ def _usual_measure(dataset: MetaDataset) -> Measure:
 
 def _place(params: Any) -> tuple[torch.device | None, torch.dtype | None]:
     """Device and dtype of the first parameter that is no integer."""
-    first = next((leaf for leaf in flatten(params).values() if leaf.is_floating_point()), None)
+    leaves = [leaf for leaf in flatten(params).values() if isinstance(leaf, Tensor)]
+    first = next((leaf for leaf in leaves if leaf.is_floating_point()), None)
     return (None, None) if first is None else (first.device, first.dtype)

@@ -10,13 +10,13 @@ import numpy.typing as npt
 
 from metabridge.checks import check_count, require
 from metabridge.episodes.batches import PADDING
-from metabridge.episodes.loader import EpisodeLoader
+from metabridge.episodes.loader import EpisodeLoader, check_meta_dataset
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.episodes.segmentation import SegmentationMetaDataset
 from metabridge.runs.statistics import mean_and_ci95
 from metabridge.transforms import IGNORED
 
-__all__ = ["Evaluation", "evaluation_loader", "ignored_target", "measure_name"]
+__all__ = ["Evaluation", "check_subject", "evaluation_loader", "ignored_target", "measure_name"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,10 +88,12 @@ def evaluation_loader(dataset: MetaDataset, episodes: int, batch_size: int, seed
         seed: seed of the episodes; `None` takes the dataset's.
 
     Raises:
+        TypeError: if `dataset` is no meta-dataset.
         ValueError: for counts below 1, or a meta-dataset without support and query sets.
     """
     check_count(episodes, "episodes")
     check_count(batch_size, "batch_size")
+    check_meta_dataset(dataset)
     names = [name for name, _ in dataset.splitter.splits] if dataset.splitter else []
     require(
         {"train", "test"} <= set(names),
@@ -101,7 +103,21 @@ def evaluation_loader(dataset: MetaDataset, episodes: int, batch_size: int, seed
         "attach a splitter with ClassSplitter(dataset, num_train_per_class=…, num_test_per_class=…)",
     )
     size = min(batch_size, episodes)
-    return EpisodeLoader(dataset, size, -(-episodes // size), seed)
+    # An evaluation repeats its episodes on purpose, so a seed is named, of which no loader warns.
+    return EpisodeLoader(dataset, size, -(-episodes // size), dataset.current_seed if seed is None else seed)
+
+
+def check_subject(algorithm: object, measure: object) -> None:
+    """Raise `TypeError` unless these arguments of `evaluate` are an algorithm, and a function or `None`."""
+    if isinstance(algorithm, type) or not callable(getattr(algorithm, "predict", None)):
+        raise TypeError(
+            f"`algorithm` must be an algorithm, got {algorithm!r}; make one, for example MAML(network, loss)."
+        )
+    if measure is not None and not callable(measure):
+        raise TypeError(
+            f"`measure` must be a function of outputs and targets of one task, got {measure!r}; leave it out for "
+            "accuracy or the mean squared error."
+        )
 
 
 def ignored_target(dataset: MetaDataset) -> int:
