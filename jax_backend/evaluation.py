@@ -43,7 +43,8 @@ def evaluate(
 
     The episodes depend on `dataset` and `seed` alone. Their values depend on neither the batch size nor the task map,
     up to rounding. Batches go to the device and have the dtype of the first parameter that is no integer. Modules keep
-    their mode: call `eval()` before, where dropout or running statistics are to be those of evaluation.
+    their mode: call `eval()` before, where dropout or running statistics are to be those of evaluation. Meta-training
+    leaves running statistics as they were, so after it keep batch normalisation in training mode.
 
     Args:
         algorithm: of `jax_backend.algorithms`, or one's own.
@@ -61,6 +62,7 @@ def evaluate(
         The value of every episode, with mean and 95 % confidence interval.
 
     Raises:
+        TypeError: if `algorithm` is no algorithm, `dataset` no meta-dataset, or `measure` no function.
         ValueError: for counts below 1, `steps` of an algorithm without inner steps, a meta-dataset without support and
             query sets, or a `measure` that is no scalar.
     """

@@ -10,6 +10,7 @@ from jax_backend.apply import Model
 from jax_backend.optimisers import Optimiser, sgd
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import MAMLConfig
+from metabridge.networks.parts import NETWORK, part_of
 
 __all__ = ["MetaSGD"]
 
@@ -49,8 +50,8 @@ class MetaSGD(MAML):
 
     def initial(self, params: Any) -> Any:
         """θ."""
-        return params["network"]
+        return part_of(params, NETWORK)
 
     def inner_optimiser(self, params: Any) -> Optimiser:
         """Gradient descent with the rates α."""
-        return sgd(params["rates"])
+        return sgd(part_of(params, "rates"))

@@ -15,7 +15,7 @@ from metabridge.episodes.batches import EpisodeBatch
 from metabridge.episodes.metadatasets import MetaDataset
 from metabridge.episodes.plans import EpisodePlan
 
-__all__ = ["EpisodeLoader"]
+__all__ = ["EpisodeLoader", "check_meta_dataset"]
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class EpisodeLoader:
         shard: tuple[int, int] = (0, 1),
         start: int = 0,
     ) -> None:
-        _check_dataset(dataset)
+        check_meta_dataset(dataset)
         self.batch_size = check_count(batch_size, "batch_size")
         require(batch_size < _MOST_EPISODES, "batch_size", "below 2**31", batch_size)
         rank, world = shard if isinstance(shard, (tuple, list)) and len(shard) == 2 else (None, None)
@@ -214,7 +214,8 @@ def _is_same(now: object, then: object) -> bool:
     return now is then or (isinstance(then, (int, float, str)) and now == then)
 
 
-def _check_dataset(dataset: object) -> None:
+def check_meta_dataset(dataset: object) -> None:
+    """Raise `TypeError` for anything but a meta-dataset; the message says how to make one."""
     if isinstance(dataset, MetaDataset):
         return
     advice = "pass for example sinusoid(shots=10) of metabridge.toy.helpers"

@@ -5,9 +5,9 @@ optimiser hold one flat mapping: the network's parameters under their own names,
 """
 
 from collections.abc import Collection, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
-__all__ = ["NETWORK", "join_parts", "split_parts"]
+__all__ = ["NETWORK", "join_parts", "part_of", "split_parts"]
 
 T = TypeVar("T")
 
@@ -40,3 +40,18 @@ def join_parts(tree: Mapping[str, Mapping[str, T]] | Mapping[str, T], parts: Col
         for part in parts
         for name, value in tree[part].items()  # type: ignore[union-attr]
     }
+
+
+def part_of(params: Any, part: str) -> Any:
+    """One part of the tree `{"network": …, …}` of an algorithm's meta-parameters.
+
+    Raises:
+        ValueError: if it is not there, as in the parameters of a network alone.
+    """
+    if not isinstance(params, Mapping) or part not in params:
+        found = ", ".join(map(repr, list(params)[:4])) if isinstance(params, Mapping) else type(params).__name__
+        raise ValueError(
+            f"`params` must be a mapping with the part {part!r}, got {found}; put the network's parameters under "
+            f"{NETWORK!r} and the algorithm's other meta-parameters beside them."
+        )
+    return params[part]

@@ -88,6 +88,7 @@ def evaluation_loader(dataset: MetaDataset, episodes: int, batch_size: int, seed
         seed: seed of the episodes; `None` takes the dataset's.
 
     Raises:
+        TypeError: if `dataset` is no meta-dataset.
         ValueError: for counts below 1, or a meta-dataset without support and query sets.
     """
     check_instance(dataset, MetaDataset, "dataset", "pass a meta-dataset with a splitter")
@@ -102,7 +103,8 @@ def evaluation_loader(dataset: MetaDataset, episodes: int, batch_size: int, seed
         "attach a splitter with ClassSplitter(dataset, num_train_per_class=…, num_test_per_class=…)",
     )
     size = min(batch_size, episodes)
-    return EpisodeLoader(dataset, size, -(-episodes // size), seed)
+    # An evaluation repeats its episodes on purpose, so a seed is named, of which no loader warns.
+    return EpisodeLoader(dataset, size, -(-episodes // size), dataset.current_seed if seed is None else seed)
 
 
 def check_algorithm(algorithm: object) -> None:

@@ -121,6 +121,30 @@ def test_mistakes_are_named(backend, dataset, choices, message):
         backend.evaluation.evaluate(Nearest(), {}, dataset, **choices)
 
 
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"algorithm": Nearest}, "`algorithm` must be an algorithm, got <class"),
+        ({"algorithm": 3}, "`algorithm` must be an algorithm, got 3; make one"),
+        ({"measure": "accuracy"}, "`measure` must be a function of outputs and targets of one task, got 'accuracy'"),
+        ({"dataset": ArraySource.from_labels(np.zeros((4, 2)), [0, 0, 1, 1])}, "CombinationMetaDataset(source,"),
+        ({"dataset": {"test": None}}, "`dataset` must be a meta-dataset, got dict"),
+    ],
+)
+def test_arguments_of_another_kind_are_named(backend, choices, message):
+    arguments = {"algorithm": Nearest(), "params": {}, "dataset": PROBLEMS["vectors"].dataset(), **choices}
+    with pytest.raises(TypeError, match=re.escape(message)):
+        backend.evaluation.evaluate(**arguments)
+
+
+def test_an_evaluation_repeats_its_episodes_without_a_warning(backend, recwarn):
+    dataset = PROBLEMS["vectors"].dataset()
+    dataset.seed(None)
+    values = [backend.evaluation.evaluate(Nearest(), {}, dataset, episodes=3).values for _ in range(3)]
+    np.testing.assert_array_equal(values[0], values[2])
+    assert not recwarn.list
+
+
 def test_steps_of_an_algorithm_without_inner_steps_are_refused(backend64):
     algorithm = backend64.algorithms.Prototypical(lambda params, inputs: inputs, ways=3)
     with pytest.raises(ValueError, match="`steps` must be None: Prototypical has no inner steps, got 3"):

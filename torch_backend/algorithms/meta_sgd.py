@@ -5,6 +5,7 @@ from typing import Any
 
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import MAMLConfig
+from metabridge.networks.parts import NETWORK, part_of
 from torch_backend.adjoints import FirstOrder, Unrolled
 from torch_backend.algorithms.algorithm import Loss
 from torch_backend.algorithms.maml import MAML
@@ -49,8 +50,8 @@ class MetaSGD(MAML):
 
     def initial(self, params: Any) -> Any:
         """θ."""
-        return params["network"]
+        return part_of(params, NETWORK)
 
     def inner_optimiser(self, params: Any) -> Optimiser:
         """Gradient descent with the rates α."""
-        return sgd(params["rates"])
+        return sgd(part_of(params, "rates"))
