@@ -91,12 +91,14 @@ def logistic_regression(
     labels = indicators(targets, num_classes).astype(embeddings.dtype).swapaxes(-2, -1)
     kernel = (embeddings @ embeddings.swapaxes(-2, -1))[..., None, :, :]
     identity = jnp.eye(embeddings.shape[-2], dtype=embeddings.dtype)
-    outputs = dual = jnp.zeros_like(labels)
-    for _ in range(steps):
+
+    def step(outputs: jax.Array, _: None) -> tuple[jax.Array, jax.Array]:
         rise, fall = jnp.exp(outputs / 2), jnp.exp(-outputs / 2)
         root = 1 / (rise + fall)  # √(p (1 − p)) of p = sigmoid(outputs)
         wanted = root * outputs + labels * fall - (1 - labels) * rise  # the last two are (label − p) / root
         system = root[..., :, None] * kernel * root[..., None, :] + reg_lambda * identity
         dual = root * jnp.linalg.solve(system, wanted[..., None])[..., 0]
-        outputs = (kernel @ dual[..., None])[..., 0]
-    return dual @ embeddings
+        return (kernel @ dual[..., None])[..., 0], dual
+
+    _, duals = jax.lax.scan(step, jnp.zeros_like(labels), length=steps)
+    return duals[-1] @ embeddings

@@ -243,20 +243,16 @@ def plain_svms(penalty):
 
 
 def plain_svm(embeddings, targets, penalty, sweeps=200):
-    """Crammer and Singer's dual, one row after the other by bisection on its multiplier."""
+    """Crammer and Singer's dual, one row after the other, trying how many of its entries are below their bounds."""
     kernel, labels = embeddings @ embeddings.T + np.eye(len(embeddings)), one_hot(targets)
     dual = np.zeros_like(labels)
     for _ in range(sweeps):
         for i in range(len(embeddings)):
-            free = dual[i] - (kernel[i] @ dual - labels[i]) / kernel[i, i]
-            low, high = (free - penalty * labels[i]).min() - 1, free.max() + 1
-            for _ in range(60):
-                middle = (low + high) / 2
-                if np.minimum(free - middle, penalty * labels[i]).sum() > 0:
-                    low = middle
-                else:
-                    high = middle
-            dual[i] = np.minimum(free - (low + high) / 2, penalty * labels[i])
+            point, bound = dual[i] - (kernel[i] @ dual - labels[i]) / kernel[i, i], penalty * labels[i]
+            order = np.argsort(point - bound)
+            levels = [(point[order[:k]].sum() + bound[order[k:]].sum()) / k for k in range(1, WAYS + 1)]
+            level = next(each for each in levels if abs(np.minimum(point - each, bound).sum()) < 1e-12)
+            dual[i] = np.minimum(point - level, bound)
     return dual.T @ embeddings
 
 

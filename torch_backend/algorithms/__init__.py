@@ -4,13 +4,34 @@ from typing import Any
 
 from torch_backend.algorithms.algorithm import Algorithm
 from torch_backend.algorithms.anil import ANIL
+from torch_backend.algorithms.embedding import EmbeddingAlgorithm
 from torch_backend.algorithms.fomaml import FirstOrderMAML
 from torch_backend.algorithms.imaml import ImplicitMAML
+from torch_backend.algorithms.lrd2 import LRD2
 from torch_backend.algorithms.maml import MAML
+from torch_backend.algorithms.matching import Matching
 from torch_backend.algorithms.meta_sgd import MetaSGD
+from torch_backend.algorithms.metaoptnet import MetaOptNet
 from torch_backend.algorithms.prototypical import Prototypical
+from torch_backend.algorithms.r2d2 import R2D2
+from torch_backend.algorithms.relation import RelationNetwork
 
-__all__ = ["ALGORITHMS", "ANIL", "MAML", "Algorithm", "FirstOrderMAML", "ImplicitMAML", "MetaSGD", "Prototypical"]
+__all__ = [
+    "ALGORITHMS",
+    "ANIL",
+    "LRD2",
+    "MAML",
+    "R2D2",
+    "Algorithm",
+    "EmbeddingAlgorithm",
+    "FirstOrderMAML",
+    "ImplicitMAML",
+    "Matching",
+    "MetaOptNet",
+    "MetaSGD",
+    "Prototypical",
+    "RelationNetwork",
+]
 
 ALGORITHMS: dict[str, Any] = {
     "maml": MAML,
@@ -19,5 +40,10 @@ ALGORITHMS: dict[str, Any] = {
     "meta-sgd": MetaSGD,
     "imaml": ImplicitMAML,
     "protonet": Prototypical,
+    "matching": Matching,
+    "relation": RelationNetwork,
+    "r2d2": R2D2,
+    "lrd2": LRD2,
+    "metaoptnet": MetaOptNet,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""
