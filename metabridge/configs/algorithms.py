@@ -353,7 +353,7 @@ class R2D2Config(AlgorithmConfig):
 
     Attributes:
         reg_lambda: initial weight of the regularisation; learned.
-        scale: initial factor of the outputs; learned.
+        scale: initial factor of the logits; learned. That of a regression's outputs is 1 at first.
     """
 
     name: ClassVar[str] = "r2d2"
@@ -371,7 +371,8 @@ class R2D2Config(AlgorithmConfig):
     def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
         """Scale, logarithm of lambda, and for a regression the bias of the outputs, which no softmax would see."""
         del network
-        values = {"scale": self.scale, "log_lambda": math.log(self.reg_lambda), **({} if ways else {"bias": 0.0})}
+        own = {"scale": 1.0, "bias": 0.0} if ways is None else {"scale": self.scale}
+        values = {**own, "log_lambda": math.log(self.reg_lambda)}
         return {"head": Free(tuple((name, Parameter((), value, value)) for name, value in values.items()))}
 
 

@@ -141,7 +141,7 @@ def test_both_backends_agree_with_full_context(torch_kit, jax_kit):
 def test_r2d2_solves_regressions(backend):
     base = PROBLEMS["sinusoid"]
     model = replace(base.run.model, outputs=None, hidden=(8,))
-    chosen = replace(base, run=replace(base.run, model=model, algorithm=R2D2Config(reg_lambda=0.5, scale=1.5)))
+    chosen = replace(base, run=replace(base.run, model=model, algorithm=R2D2Config(reg_lambda=0.5)))
     learner, received = start(backend, chosen)
     batch, params = chosen.batch(), chosen.perturbed()
     expected = []

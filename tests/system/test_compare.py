@@ -350,7 +350,7 @@ def test_not_a_number_stops_the_run():
         ({"ways": 5}, "`ways` must be left out: sinusoid is a regression"),
         (
             {"algorithm": "mamel"},
-            "`algorithm` must be one of 'maml', 'fomaml', 'anil', 'meta-sgd', 'protonet', got 'mamel'",
+            f"`algorithm` must be one of {', '.join(map(repr, ALGORITHMS))}, got 'mamel'",
         ),
         ({"steps": 0}, "`steps` must be a positive integer, got 0"),
         ({"inner_lr": float("nan")}, "`inner_lr` must be a positive finite number"),
