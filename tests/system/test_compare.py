@@ -13,6 +13,7 @@ from metabridge import EpisodeBatch, EpisodeLoader
 from metabridge.backends import load_backend
 from metabridge.cli.app import app
 from metabridge.comparison.compare import compare
+from metabridge.configs import ALGORITHMS
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.networks.parameters import initial_parameters, load_parameters
 from metabridge.reports.comparison import summary_rows, verdict, write_report
