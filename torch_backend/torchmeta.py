@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch.nn.functional as F
 import torch.utils.data
 from torch import Tensor
 
@@ -61,7 +60,17 @@ from metabridge.toy.helpers import harmonic, sinusoid
 from metabridge.transforms import Categorical, ClassAugmentation, HorizontalFlip, Rotation, VerticalFlip
 from torch_backend.adaptation import gradient_update_parameters
 from torch_backend.data import BatchMetaDataLoader
-from torch_backend.functional import get_prototypes, squared_distances
+from torch_backend.functional import (
+    get_num_samples,
+    get_prototypes,
+    hardness_metric,
+    matching_log_probas,
+    matching_loss,
+    matching_probas,
+    pairwise_cosine_similarity,
+    prototypical_loss,
+    ridge_regression,
+)
 from torch_backend.modules import (
     DataParallel,
     MetaBatchNorm1d,
@@ -81,11 +90,10 @@ from torch_backend.modules import (
 )
 
 __all__ = [
-    "CIFARFS",
-    "CUB",
-    "FC100",
     "Bach",
     "BatchMetaDataLoader",
+    "CIFARFS",
+    "CUB",
     "Categorical",
     "ClassDataset",
     "ClassSplitter",
@@ -93,6 +101,7 @@ __all__ = [
     "DataParallel",
     "Dataset",
     "DoubleMNIST",
+    "FC100",
     "Harmonic",
     "HorizontalFlip",
     "Letter",
@@ -131,18 +140,25 @@ __all__ = [
     "cub",
     "doublemnist",
     "fc100",
+    "get_num_samples",
     "get_prototypes",
     "get_subdict",
     "gradient_update_parameters",
+    "hardness_metric",
     "harmonic",
     "letter",
+    "matching_log_probas",
+    "matching_loss",
+    "matching_probas",
     "miniimagenet",
     "omniglot",
+    "pairwise_cosine_similarity",
     "pascal5i",
     "plants_margin",
     "plants_shape",
     "plants_texture",
     "prototypical_loss",
+    "ridge_regression",
     "sinusoid",
     "tieredimagenet",
     "triplemnist",
@@ -169,18 +185,6 @@ def get_subdict(dictionary: Mapping[str, V] | None, key: str | None = None) -> d
     check_mapping(dictionary, "dictionary")
     beginning = f"{key}." if key else ""
     return {name[len(beginning) :]: value for name, value in dictionary.items() if name.startswith(beginning)}
-
-
-def prototypical_loss(prototypes: Tensor, embeddings: Tensor, targets: Tensor, **kwargs: Any) -> Tensor:
-    """Cross-entropy of `−‖embedding − prototype‖²`: the loss of Snell et al. 2017, equation 2.
-
-    Args:
-        prototypes: `(N, D)`, or `(B, N, D)` of B tasks.
-        embeddings: `(n, D)`, or `(B, n, D)`.
-        targets: `(n,)` integers in [0, N), or `(B, n)`.
-        kwargs: further arguments of `torch.nn.functional.cross_entropy`, such as `reduction`.
-    """
-    return F.cross_entropy(-squared_distances(embeddings, prototypes).movedim(-1, 1), targets, **kwargs)
 
 
 # One's own classes

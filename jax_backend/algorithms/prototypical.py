@@ -1,67 +1,33 @@
 """Prototypical networks (Snell, Swersky, Zemel 2017, arXiv 1703.05175): the nearest class mean in a learned space."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from jax_backend.algorithms.algorithm import Algorithm, Loss
-from jax_backend.apply import Model
-from jax_backend.functional import cross_entropy, get_prototypes, squared_distances
-from jax_backend.tasks import Batch
-from metabridge.adaptation.task_maps import TaskMap
-from metabridge.checks import check_count
-from metabridge.configs import PrototypicalConfig
+from jax_backend.algorithms.embedding import EmbeddingAlgorithm
+from jax_backend.functional import get_prototypes, squared_distances
 
 __all__ = ["Prototypical"]
 
 
-class Prototypical(Algorithm):
+class Prototypical(EmbeddingAlgorithm):
     """Classify a query by its distances to the class means of the embedded support set.
 
     With embedding f and the support examples S_c of class c:
 
         prototype_c = mean of f(x) over S_c,  logit_c(x) = −‖f(x) − prototype_c‖²,  meta-loss = cross-entropy
 
-    Snell, Swersky, Zemel 2017 (arXiv 1703.05175), equations 1 and 2 with squared Euclidean distance. The support and
-    the query set pass through the network one after the other, each with its own batch statistics; the authors' code
-    passes them together.
+    Snell, Swersky, Zemel 2017 (arXiv 1703.05175), equations 1 and 2 with squared Euclidean distance. The authors' code
+    passes the support and the query set through the network together.
 
-    Args:
-        model: the embedding: a MetaModule, an ordinary NNX module, or a pure function `(params, inputs)` → `(n, D)`.
-        ways: classes of a task, N.
-        task_map: see `Algorithm`.
-
-    Raises:
-        TypeError: if `model` is neither a module nor a function.
-        ValueError: if `ways` is below 2, or for an unknown `task_map`.
+    `params` is the network's tree. Arguments are those of `EmbeddingAlgorithm`.
     """
 
-    def __init__(self, model: Model, *, ways: int, task_map: TaskMap = "auto") -> None:
-        super().__init__(model, task_map)
-        check_count(ways, "ways", least=2)
-        self.ways = ways
+    def network_params(self, params: Any) -> Any:
+        """All of them."""
+        return params
 
-    @classmethod
-    def from_config(
-        cls,
-        config: PrototypicalConfig,
-        modules: Mapping[str, Model],
-        loss: Loss,
-        ways: int | None,
-        task_map: TaskMap = "auto",
-    ) -> "Prototypical":
-        """The algorithm of a record."""
-        del config, loss
-        return cls(modules["network"], ways=ways or 0, task_map=task_map)
-
-    def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
-        """Logits `(n, N)` of one task's query set."""
-        del steps  # there are none to take
-        inputs, targets = task["train"]
-        prototypes = get_prototypes(self.apply(params, inputs), targets, self.ways)
-        return -squared_distances(self.apply(params, task["test"][0]), prototypes)
-
-    def task_loss(self, params: Any, task: Batch) -> jax.Array:
-        """The cross-entropy on one task's query set."""
-        return cross_entropy(self.predict_task(params, task), task["test"][1])
+    def head(self, params: Any, embeddings: jax.Array, targets: jax.Array, queries: jax.Array) -> jax.Array:
+        """Logits `(m, N)`."""
+        del params
+        return -squared_distances(queries, get_prototypes(embeddings, targets, self.ways))

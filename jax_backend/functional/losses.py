@@ -4,9 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metabridge.checks import check_class_targets, check_instance, check_integer, check_same_shape
+from metabridge.checks import (
+    check_choice,
+    check_class_targets,
+    check_instance,
+    check_integer,
+    check_same_shape,
+)
 
-__all__ = ["cross_entropy", "mean_squared_error"]
+__all__ = ["cross_entropy", "mean_squared_error", "negative_log_likelihood"]
 
 
 def cross_entropy(outputs: jax.Array, targets: jax.Array, ignore_index: int = -100) -> jax.Array:
@@ -48,3 +54,29 @@ def check_arrays(**arrays: object) -> None:
     """Raise `TypeError` unless these arguments are arrays."""
     for argument, array in arrays.items():
         check_instance(array, (jax.Array, np.ndarray), argument, "convert it with jnp.asarray")
+
+
+def negative_log_likelihood(
+    log_probas: jax.Array, targets: jax.Array, ignore_index: int = -100, reduction: str = "mean"
+) -> jax.Array:
+    """Negative log-likelihood of `targets`, with the axis of classes before that of examples.
+
+    Args:
+        log_probas: `(…, N, n)`.
+        targets: `(…, n)` integers in [0, N).
+        ignore_index: a target that does not count.
+        reduction: `"mean"` over the examples that count, of all tasks; `"sum"`; or `"none"`, `(…, n)`.
+
+    Raises:
+        ValueError: if the targets are no integers, or of another shape; for an unknown reduction.
+    """
+    check_choice(reduction, "reduction", ("mean", "sum", "none"))
+    expected = log_probas.shape[:-2] + log_probas.shape[-1:]
+    check_class_targets(targets.shape, expected, targets.dtype, jnp.issubdtype(targets.dtype, jnp.integer))
+    classes = targets.astype(int)
+    counts = classes != ignore_index
+    chosen = jnp.take_along_axis(log_probas, jnp.where(counts, classes, 0)[..., None, :], axis=-2)[..., 0, :]
+    losses = jnp.where(counts, -chosen, 0)
+    if reduction == "none":
+        return losses
+    return losses.sum() / counts.sum().astype(losses.dtype) if reduction == "mean" else losses.sum()

@@ -3,13 +3,26 @@
 A new algorithm has a record here, a file in each backend's `algorithms/`, and a line in that folder's table.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
 from metabridge.checks import check_choice, check_count, check_positive, require
 from metabridge.configs.record import Config
-from metabridge.networks.layers import BatchNorm, Chain, Free, Layer, Like, Linear, Parameter, operations
+from metabridge.networks.layers import (
+    BatchNorm,
+    Chain,
+    Free,
+    Layer,
+    Like,
+    Linear,
+    Parameter,
+    ReLU,
+    chain,
+    feature_count,
+    operations,
+)
 
 __all__ = [
     "ALGORITHMS",
@@ -18,10 +31,15 @@ __all__ = [
     "CAVIAConfig",
     "FOMAMLConfig",
     "ImplicitMAMLConfig",
+    "LRD2Config",
     "MAMLConfig",
+    "MatchingConfig",
+    "MetaOptNetConfig",
     "MetaSGDConfig",
     "ProtoMAMLConfig",
     "PrototypicalConfig",
+    "R2D2Config",
+    "RelationConfig",
     "ReptileConfig",
     "algorithm_record",
 ]
@@ -363,6 +381,151 @@ class PrototypicalConfig(AlgorithmConfig):
     embeds: ClassVar[bool] = True
 
 
+@dataclass(frozen=True)
+class MatchingConfig(AlgorithmConfig):
+    """Matching networks.
+
+    Attributes:
+        full_context: whether embeddings depend on the whole support set, by LSTMs.
+        processing_steps: how often the LSTM of a query attends to the support set, with full context.
+    """
+
+    name: ClassVar[str] = "matching"
+    title: ClassVar[str] = "matching networks"
+    reference: ClassVar[str] = "Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016, arXiv 1606.04080"
+    solves_regression: ClassVar[bool] = False
+    embeds: ClassVar[bool] = True
+
+    full_context: bool = False
+    processing_steps: int = 5
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.full_context, bool), "full_context", "true or false", self.full_context)
+        check_count(self.processing_steps, "processing_steps")
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """The three LSTMs, with full context; their weights start like PyTorch's, each gate has one bias."""
+        del ways
+        if not self.full_context:
+            return {}
+        width = feature_count(network)
+        bound = 1.0 / math.sqrt(width)
+        entries = [
+            (f"{lstm}_{kind}", Parameter(shape, -bound, bound))
+            for lstm, hidden in (("forward", width), ("backward", width), ("attention", 2 * width))
+            for kind, shape in (("inputs", (4 * width, width)), ("hidden", (4 * width, hidden)), ("bias", (4 * width,)))
+        ]
+        return {"context": Free(tuple(entries))}
+
+
+@dataclass(frozen=True)
+class RelationConfig(AlgorithmConfig):
+    """Relation networks.
+
+    Attributes:
+        hidden: width of the relation module; the paper's.
+    """
+
+    name: ClassVar[str] = "relation"
+    title: ClassVar[str] = "relation networks"
+    reference: ClassVar[str] = "Sung, Yang, Zhang, Xiang, Torr, Hospedales 2018, arXiv 1711.06025"
+    solves_regression: ClassVar[bool] = False
+    embeds: ClassVar[bool] = True
+
+    hidden: int = 8
+
+    def __post_init__(self) -> None:
+        check_count(self.hidden, "hidden")
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """The relation module: a hidden layer, then the score."""
+        del ways
+        pair = 2 * feature_count(network)
+        return {
+            "relation": chain(hidden=Linear(pair, self.hidden), relu=ReLU(), score=Linear(self.hidden, 1)),
+        }
+
+
+@dataclass(frozen=True)
+class R2D2Config(AlgorithmConfig):
+    """Ridge regression as a differentiable classifier, or regression, of the support set.
+
+    Attributes:
+        reg_lambda: initial weight of the regularisation; learned.
+        scale: initial factor of the logits; learned. That of a regression's outputs is 1 at first.
+    """
+
+    name: ClassVar[str] = "r2d2"
+    title: ClassVar[str] = "R2D2"
+    reference: ClassVar[str] = "Bertinetto, Henriques, Torr, Vedaldi 2019, arXiv 1805.08136"
+    embeds: ClassVar[bool] = True
+
+    reg_lambda: float = 1.0
+    scale: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_positive(self.reg_lambda, "reg_lambda")
+        check_positive(self.scale, "scale")
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """Scale, logarithm of lambda, and for a regression the bias of the outputs, which no softmax would see."""
+        del network
+        own = {"scale": 1.0, "bias": 0.0} if ways is None else {"scale": self.scale}
+        values = {**own, "log_lambda": math.log(self.reg_lambda)}
+        return {"head": Free(tuple((name, Parameter((), value, value)) for name, value in values.items()))}
+
+
+@dataclass(frozen=True)
+class LRD2Config(R2D2Config):
+    """Logistic regression as a differentiable classifier of the support set; other attributes as in `R2D2Config`.
+
+    Attributes:
+        newton_steps: of the solver.
+    """
+
+    name: ClassVar[str] = "lrd2"
+    title: ClassVar[str] = "LR-D2"
+    solves_regression: ClassVar[bool] = False
+
+    scale: float = 1.0
+    newton_steps: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_count(self.newton_steps, "newton_steps")
+
+
+@dataclass(frozen=True)
+class MetaOptNetConfig(AlgorithmConfig):
+    """A multi-class support vector machine as a differentiable classifier of the support set.
+
+    Attributes:
+        penalty: of a violated margin (the paper's C).
+        iterations: steps by which the solver looks for the support vectors.
+        scale: initial factor of the outputs; learned.
+    """
+
+    name: ClassVar[str] = "metaoptnet"
+    title: ClassVar[str] = "MetaOptNet"
+    reference: ClassVar[str] = "Lee, Maji, Ravichandran, Soatto 2019, arXiv 1904.03758"
+    solves_regression: ClassVar[bool] = False
+    embeds: ClassVar[bool] = True
+
+    penalty: float = 0.1
+    iterations: int = 200
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_positive(self.penalty, "penalty")
+        check_count(self.iterations, "iterations")
+        check_positive(self.scale, "scale")
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """The scale."""
+        del network, ways
+        return {"head": Free((("scale", Parameter((), self.scale, self.scale)),))}
+
+
 ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
     record.name: record
     for record in (
@@ -375,6 +538,11 @@ ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
         ProtoMAMLConfig,
         CAVIAConfig,
         PrototypicalConfig,
+        MatchingConfig,
+        RelationConfig,
+        R2D2Config,
+        LRD2Config,
+        MetaOptNetConfig,
     )
 }
 """Name → record, of every algorithm."""

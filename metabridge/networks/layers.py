@@ -20,6 +20,7 @@ __all__ = [
     "ReLU",
     "Residual",
     "chain",
+    "feature_count",
     "operations",
 ]
 
@@ -113,7 +114,13 @@ class MaxPool(Layer):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """All axes but the batch in one, channels first."""
+    """All axes but the batch in one, channels first.
+
+    Attributes:
+        features: how many there are then, where a table says so.
+    """
+
+    features: int | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +200,36 @@ def operations(layer: Layer, name: str = "") -> Iterator[tuple[str, Layer]]:
             yield from operations(member, f"{name}.{inner}" if name else inner)
     else:
         yield name, layer
+
+
+def feature_count(layer: Layer) -> int:
+    """How many features, or channels, a layer yields, such as an embedding.
+
+    >>> feature_count(chain(linear=Linear(3, 8), relu=ReLU()))
+    8
+
+    Raises:
+        ValueError: if no layer of it says so.
+    """
+    count = _features(layer)
+    if count is None:
+        raise ValueError(f"`layer` must hold a layer that says how many features it yields, got {layer!r}.")
+    return count
+
+
+def _features(layer: Layer) -> int | None:
+    match layer:
+        case Linear() | Convolution():
+            return layer.outputs
+        case BatchNorm():
+            return layer.channels
+        case Flatten():
+            return layer.features
+        case Residual():
+            return _features(layer.main)
+        case Chain():
+            return next((count for _, each in reversed(layer.layers) if (count := _features(each)) is not None), None)
+    return None
 
 
 def _kaiming(shape: tuple[int, ...], fan_in: int) -> Parameter:

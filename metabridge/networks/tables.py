@@ -96,8 +96,8 @@ def _conv4(input_shape: tuple[int, ...], outputs: int | None, hidden: tuple[int,
         )
         for number, channels in enumerate(pairwise((colours, *hidden)), 1)
     }
-    positions = (height // 16) * (width // 16)
-    return chain(features=chain(**blocks), flatten=Flatten(), **_head(hidden[-1] * positions, outputs))
+    features = hidden[-1] * (height // 16) * (width // 16)
+    return chain(features=chain(**blocks), flatten=Flatten(features), **_head(features, outputs))
 
 
 def _resnet12(input_shape: tuple[int, ...], outputs: int | None, hidden: tuple[int, ...]) -> Chain:

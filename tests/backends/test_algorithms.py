@@ -25,7 +25,7 @@ def problem(name, **changes):
     """The vectors problem under an algorithm."""
     base, record = PROBLEMS["vectors"], ALGORITHMS[name]
     choices = {each.name for each in fields(record)}
-    usual = {"inner_steps": 2, "inner_lr": 0.3}
+    usual = {"inner_steps": 2, "inner_lr": 0.3, "iterations": 60}
     algorithm = record(**{key: value for key, value in usual.items() if key in choices}, **changes)
     model = replace(base.run.model, outputs=None) if algorithm.embeds else base.run.model
     optimiser = OptimiserConfig(learning_rate=0.02)

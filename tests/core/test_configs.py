@@ -13,9 +13,11 @@ from metabridge.configs import (
     EpisodeConfig,
     FOMAMLConfig,
     MAMLConfig,
+    MatchingConfig,
     ModelConfig,
     OptimiserConfig,
     PrototypicalConfig,
+    R2D2Config,
     RunConfig,
 )
 
@@ -34,6 +36,8 @@ INSTANCES = [
     ANILConfig(inner_steps=2),
     FOMAMLConfig(),
     PrototypicalConfig(),
+    MatchingConfig(full_context=True),
+    R2D2Config(reg_lambda=2.0),
     RunConfig(),
     RunConfig(
         "omniglot", "small1", EpisodeConfig(20, 1, 1), ModelConfig("conv4", (28, 28, 1), 20, (4, 4, 4, 4)), seed=-3

@@ -18,7 +18,7 @@ from metabridge.backends import load_backend
 from metabridge.cli.app import app
 from metabridge.cli.common import print_table
 from metabridge.comparison.compare import compare
-from metabridge.configs import RunConfig
+from metabridge.configs import ALGORITHMS, RunConfig
 from metabridge.datasets.catalogue import BENCHMARKS
 from metabridge.networks.parameters import initial_parameters, load_parameters
 from metabridge.reports.comparison import summary_rows, verdict, write_report
@@ -353,7 +353,10 @@ def test_not_a_number_stops_the_run():
         ({"variant": "small1"}, "`variant` of sinusoid must be left out"),
         ({"dataset": "cub", "variant": "small1"}, "`variant` of cub must be one of 'full', got 'small1'"),
         ({"ways": 5}, "`ways` must be left out: sinusoid is a regression"),
-        ({"algorithm": "mamel"}, "`algorithm` must be one of 'maml', 'fomaml', "),
+        (
+            {"algorithm": "mamel"},
+            f"`algorithm` must be one of {', '.join(map(repr, ALGORITHMS))}, got 'mamel'",
+        ),
         ({"steps": 0}, "`steps` must be a positive integer, got 0"),
         ({"inner_lr": float("nan")}, "`inner_lr` must be a positive finite number"),
     ],

@@ -1,0 +1,77 @@
+"""Matching networks (Vinyals et al. 2016, arXiv 1606.04080): attention over the support set by cosine similarity."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from metabridge.adaptation.task_maps import TaskMap
+from metabridge.checks import check_count
+from metabridge.configs import MatchingConfig
+from torch_backend.algorithms.algorithm import Loss
+from torch_backend.algorithms.embedding import EmbeddingAlgorithm
+from torch_backend.apply import Model
+from torch_backend.functional import full_context_embeddings, matching_log_probas, negative_log_likelihood
+from torch_backend.tasks import Batch
+
+__all__ = ["Matching"]
+
+
+class Matching(EmbeddingAlgorithm):
+    """Classify a query by the classes of the support examples to which it attends.
+
+    With embeddings g of the support set and f of the queries:
+
+        p(c | x̂) = Σ_i softmax_i(cos(f(x̂), g(x_i))) 1[y_i = c],  meta-loss = mean of −log p(y | x̂)
+
+    Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra 2016 (arXiv 1606.04080), equation 1 and section 2.1. f and g are
+    one network, as in the paper's experiments. With full context, LSTMs make both depend on the whole support set, in
+    the order in which it is given: see `full_context_embeddings`. Outputs are logarithms of probabilities.
+
+    `params` is the network's tree; with full context `{"network": …, "context": …}`.
+
+    Args:
+        model: see `EmbeddingAlgorithm`.
+        full_context: whether to use full-context embeddings.
+        processing_steps: how often a query attends to the support set then; the paper's K.
+        options: the other arguments of `EmbeddingAlgorithm`.
+    """
+
+    def __init__(self, model: Model, *, full_context: bool = False, processing_steps: int = 5, **options: Any) -> None:
+        super().__init__(model, **options)
+        check_count(processing_steps, "processing_steps")
+        self.full_context = full_context
+        self.processing_steps = processing_steps
+
+    @classmethod
+    def from_config(
+        cls,
+        config: MatchingConfig,
+        modules: Mapping[str, Model],
+        loss: Loss,
+        ways: int | None,
+        task_map: TaskMap = "auto",
+    ) -> "Matching":
+        """The algorithm of a record."""
+        del loss
+        return cls(
+            modules["network"],
+            full_context=config.full_context,
+            processing_steps=config.processing_steps,
+            ways=ways or 0,
+            task_map=task_map,
+        )
+
+    def network_params(self, params: Any) -> Any:
+        """The network's part of the meta-parameters."""
+        return params["network"] if self.full_context else params
+
+    def head(self, params: Any, embeddings: Tensor, targets: Tensor, queries: Tensor) -> Tensor:
+        """Logarithms `(m, N)` of the probabilities."""
+        if self.full_context:
+            embeddings, queries = full_context_embeddings(embeddings, queries, params["context"], self.processing_steps)
+        return matching_log_probas(embeddings, targets, queries, self.ways).transpose(-2, -1)
+
+    def task_loss(self, params: Any, task: Batch) -> Tensor:
+        """The negative log-likelihood on one task's query set."""
+        return negative_log_likelihood(self.predict_task(params, task).transpose(-2, -1), task["test"][1])
