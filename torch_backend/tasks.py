@@ -168,7 +168,7 @@ def _pieces(batch: Batch, size: int | None, randomness: Randomness) -> Iterator[
 
 
 def _generators(batch: Batch, randomness: Randomness) -> list[torch.Generator]:
-    """What random operations of a task draw from."""
+    """The generators from which random operations of a task draw."""
     device = next(iter(batch.values()))[0].device
     if device.type == "cuda":
         return [torch.default_generator, torch.cuda.default_generators[device.index]]

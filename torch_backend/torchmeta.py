@@ -491,7 +491,7 @@ class _Transformed(metabridge.toy.ToyMetaDataset):
 
     @property
     def description(self) -> dict[str, Any]:
-        """That of the toy, and the names of the transforms."""
+        """The toy's description, and the names of the transforms."""
         given = {"transform": self.transform, "target_transform": self.target_transform}
         return {**super().description, **{name: _name(each) for name, each in given.items() if each is not None}}
 

@@ -17,6 +17,7 @@ from jax_backend.trees import named_leaves
 from metabridge.adaptation.names import check_unknown
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import CAVIAConfig
+from metabridge.networks.parts import part_of
 
 __all__ = ["CAVIA"]
 
@@ -80,14 +81,14 @@ class CAVIA(Algorithm):
 
     def outputs(self, params: Any, inputs: jax.Array) -> jax.Array:
         """Outputs `(n, …)` of the network under a context, for meta-parameters with a third entry, `"context"`."""
-        maps = params["maps"]
+        maps = part_of(params, "maps")
         check_unknown(maps, list(named_leaves(params["network"])), "the network", "params['maps']")
         chosen, whole = select_leaves(params["network"], tuple(maps))
         return self.apply(whole({name: leaf + maps[name] @ params["context"] for name, leaf in chosen.items()}), inputs)
 
     def initial(self, params: Any) -> Any:
         """The meta-parameters and the context 0."""
-        first = next(iter(params["maps"].values()))
+        first = next(iter(part_of(params, "maps").values()))
         return {**params, "context": jnp.zeros(first.shape[-1], first.dtype)}
 
     def adapt(self, params: Any, inputs: jax.Array, targets: jax.Array, steps: int | None = None) -> jax.Array:

@@ -15,6 +15,7 @@ from jax_backend.tasks import Batch
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
 from metabridge.configs import ProtoMAMLConfig
+from metabridge.networks.parts import part_of
 
 __all__ = ["ProtoMAML"]
 
@@ -73,7 +74,7 @@ class ProtoMAML(Algorithm):
 
     def logits(self, params: Any, inputs: jax.Array) -> jax.Array:
         """Logits `(n, N)` of an embedding and a head, which are `params["network"]` and `params["head"]`."""
-        head = params["head"]
+        head = part_of(params, "head")
         return self.apply(params["network"], inputs) @ head["weight"] + head["bias"]
 
     def initial(self, params: Any, inputs: jax.Array, targets: jax.Array) -> Any:

@@ -23,7 +23,7 @@ __all__ = [
 
 
 class _TrailingNorm(MetaModule):
-    """What layer and root-mean-square normalisation share: the axes that they normalise over."""
+    """The axes that layer and root-mean-square normalisation normalise over."""
 
     def __init__(self, normalized_shape: int | Sequence[int], channels_last: bool | None) -> None:
         self.normalized_shape = _shape(normalized_shape)

@@ -173,10 +173,10 @@ def read_splits(
     augmentations: Sequence[ClassAugmentation] = (),
     query_source: ClassSource | None = None,
 ) -> Iterator[tuple[str, Slots, npt.NDArray[Any]]]:
-    """The stored examples of each split, augmented; arguments as for `gather_batch`.
+    """The stored examples of each split, augmented; arguments as for `gather_batch`. All are read at once.
 
-    Yields:
-        The split's name, the places of its examples, the examples themselves `(examples, …)`.
+    Returns:
+        For each split its name, the places of its examples, and the examples themselves `(examples, …)`.
     """
     names = [name for name, _ in plan.splits]
     slots = [_slots(plan, position, name, columns) for position, (name, columns) in enumerate(plan.split_columns())]

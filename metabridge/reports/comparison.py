@@ -111,7 +111,7 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
 
 
 def _first_order_rows(comparison: Comparison) -> list[tuple[str, str, str]]:
-    """What is asked of an algorithm that leaves second derivatives out."""
+    """The rows of an algorithm that leaves second derivatives out."""
     gradient, limits = comparison.meta_gradient, comparison.limits
     share, error = gradient.omitted_share, gradient.first_order_error
     if share is None or error is None:

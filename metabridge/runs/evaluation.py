@@ -94,7 +94,8 @@ def evaluation_loader(dataset: MetaDataset, episodes: int, batch_size: int, seed
     check_instance(dataset, MetaDataset, "dataset", "pass a meta-dataset with a splitter")
     check_count(episodes, "episodes")
     check_count(batch_size, "batch_size")
-    names = [name for name, _ in dataset.splitter.splits] if dataset.splitter else []
+    splitter = dataset.dataset_transform  # which a meta-dataset of Torchmeta's kind may hold and apply itself
+    names = [name for name, _ in splitter.splits] if splitter else []
     require(
         {"train", "test"} <= set(names),
         "dataset",

@@ -145,7 +145,7 @@ class ToyMetaDataset(MetaDataset):
 
     @property
     def family(self) -> str:
-        """What decides the function of a task with a given number."""
+        """The class, meta-split and seed, which decide the function of a task with a given number."""
         return f"{type(self).__name__}, meta-{self.meta_split}, seed {self.current_seed}"
 
     @property

@@ -138,7 +138,7 @@ def prepares(transform: object) -> bool:
 
 
 def advice_on_preparation(transform: object) -> str:
-    """What to write in the place of a transform of torchvision, for a message."""
+    """Advice for a message: the line that replaces a transform of torchvision."""
     steps = [type(step).__name__ for step in getattr(transform, "transforms", None) or [transform]]
     others = [name for name in steps if name not in _PREPARING]
     if others != steps:

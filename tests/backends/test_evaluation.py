@@ -121,22 +121,6 @@ def test_mistakes_are_named(backend, dataset, choices, message):
         backend.evaluation.evaluate(Nearest(), {}, dataset, **choices)
 
 
-@pytest.mark.parametrize(
-    ("choices", "message"),
-    [
-        ({"algorithm": Nearest}, "`algorithm` must be an algorithm, got <class"),
-        ({"algorithm": 3}, "`algorithm` must be an algorithm, got 3; make one"),
-        ({"measure": "accuracy"}, "`measure` must be a function of outputs and targets of one task, got 'accuracy'"),
-        ({"dataset": ArraySource.from_labels(np.zeros((4, 2)), [0, 0, 1, 1])}, "CombinationMetaDataset(source,"),
-        ({"dataset": {"test": None}}, "`dataset` must be a meta-dataset, got dict"),
-    ],
-)
-def test_arguments_of_another_kind_are_named(backend, choices, message):
-    arguments = {"algorithm": Nearest(), "params": {}, "dataset": PROBLEMS["vectors"].dataset(), **choices}
-    with pytest.raises(TypeError, match=re.escape(message)):
-        backend.evaluation.evaluate(**arguments)
-
-
 def test_an_evaluation_repeats_its_episodes_without_a_warning(backend, recwarn):
     dataset = PROBLEMS["vectors"].dataset()
     dataset.seed(None)

@@ -25,6 +25,7 @@ BACKEND_ROOMS = [
     "adjoints",
     "apply",
     "descent",
+    "solvers",
     "adaptation",
     "tasks",
     "programs",

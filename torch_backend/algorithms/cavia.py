@@ -9,6 +9,7 @@ from metabridge.adaptation.names import check_unknown
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.adaptation.trees import flatten, unflatten
 from metabridge.configs import CAVIAConfig
+from metabridge.networks.parts import part_of
 from torch_backend.adjoints import FirstOrder, Unrolled
 from torch_backend.algorithms.algorithm import Algorithm, Loss
 from torch_backend.algorithms.maml import MAML
@@ -87,7 +88,7 @@ class CAVIA(Algorithm):
 
     def outputs(self, params: Any, inputs: Tensor) -> Tensor:
         """Outputs `(n, …)` of the network under a context, for meta-parameters with a third entry, `"context"`."""
-        maps = params["maps"]
+        maps = part_of(params, "maps")
         leaves = flatten(params["network"])
         check_unknown(maps, list(leaves), "the network", "params['maps']")
         shifted = {name: leaves[name] + maps[name] @ params["context"] for name in maps}
@@ -95,7 +96,7 @@ class CAVIA(Algorithm):
 
     def initial(self, params: Any) -> Any:
         """The meta-parameters and the context 0."""
-        first = next(iter(params["maps"].values()))
+        first = next(iter(part_of(params, "maps").values()))
         return {**params, "context": first.new_zeros(first.shape[-1])}
 
     def adapt(self, params: Any, inputs: Tensor, targets: Tensor, steps: int | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
 from metabridge.configs import ProtoMAMLConfig
+from metabridge.networks.parts import part_of
 from torch_backend.adjoints import FirstOrder, Unrolled
 from torch_backend.algorithms.algorithm import Algorithm, Loss
 from torch_backend.algorithms.maml import MAML
@@ -76,7 +77,7 @@ class ProtoMAML(Algorithm):
 
     def logits(self, params: Any, inputs: Tensor) -> Tensor:
         """Logits `(n, N)` of an embedding and a head, which are `params["network"]` and `params["head"]`."""
-        head = params["head"]
+        head = part_of(params, "head")
         return self.apply(params["network"], inputs) @ head["weight"].T + head["bias"]
 
     def initial(self, params: Any, inputs: Tensor, targets: Tensor) -> Any:
