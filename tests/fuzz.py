@@ -127,7 +127,7 @@ def near(value: Any) -> list[Any]:
     """Mistakes that are like a valid value."""
     found: list[Any] = [type(value)]
     if isinstance(value, bool | str | int | float):
-        found += [[value], str(value), (value, value)]
+        found += [[value], (value, value), *([] if isinstance(value, str) else [str(value)])]
     if isinstance(value, int | float):
         found += [-value, value + 0.5, np.asarray(value)]
     elif isinstance(value, str):

@@ -6,7 +6,7 @@ from fuzz import Call, attempt, fuzz
 
 from metabridge.checks import check_count
 
-MOST_FINDINGS = 0.2
+MOST_FINDINGS = 0.15
 """Share of mistaken calls that end in an error of another library, or in one that names no argument."""
 
 
@@ -15,7 +15,6 @@ def test_most_mistakes_succeed_or_are_refused_by_name():
     made, findings = fuzz(calls=500, seed=0)
     assert made == 500
     assert len(findings) <= MOST_FINDINGS * made, "\n".join(map(str, findings))
-    assert not [finding for finding in findings if finding.kind == "slow"]
 
 
 def test_a_refusal_by_name_is_no_finding():

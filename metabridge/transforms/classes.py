@@ -6,7 +6,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-from metabridge.checks import check_integer
+from metabridge.checks import check_number
 
 __all__ = ["ClassAugmentation", "HorizontalFlip", "Rotation", "VerticalFlip", "expand_class_augmentations"]
 
@@ -46,7 +46,7 @@ class Rotation:
         if not angles:
             raise ValueError("`angle` must hold at least one angle, got none; write for example Rotation([90, 180]).")
         for value in angles:
-            check_integer(value, "angle", "use 90, 180 or 270")
+            check_number(value, "angle", advice="use 90, 180 or 270")
             if value % 90 or not value % 360:
                 others = [each for each in angles if not each % 90 and each % 360]
                 advice = f"write Rotation({others})" if others and not value % 360 else "use 90, 180 or 270"
