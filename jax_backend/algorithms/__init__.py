@@ -7,6 +7,7 @@ from jax_backend.algorithms.anil import ANIL
 from jax_backend.algorithms.cavia import CAVIA
 from jax_backend.algorithms.fomaml import FirstOrderMAML
 from jax_backend.algorithms.maml import MAML
+from jax_backend.algorithms.maml_plus_plus import MAMLPlusPlus
 from jax_backend.algorithms.meta_sgd import MetaSGD
 from jax_backend.algorithms.proto_maml import ProtoMAML
 from jax_backend.algorithms.prototypical import Prototypical
@@ -19,6 +20,7 @@ __all__ = [
     "MAML",
     "Algorithm",
     "FirstOrderMAML",
+    "MAMLPlusPlus",
     "MetaSGD",
     "ProtoMAML",
     "Prototypical",
@@ -33,6 +35,7 @@ ALGORITHMS: dict[str, Any] = {
     "reptile": Reptile,
     "proto-maml": ProtoMAML,
     "cavia": CAVIA,
+    "maml++": MAMLPlusPlus,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""

@@ -7,6 +7,7 @@ from torch_backend.algorithms.anil import ANIL
 from torch_backend.algorithms.cavia import CAVIA
 from torch_backend.algorithms.fomaml import FirstOrderMAML
 from torch_backend.algorithms.maml import MAML
+from torch_backend.algorithms.maml_plus_plus import MAMLPlusPlus
 from torch_backend.algorithms.meta_sgd import MetaSGD
 from torch_backend.algorithms.proto_maml import ProtoMAML
 from torch_backend.algorithms.prototypical import Prototypical
@@ -19,6 +20,7 @@ __all__ = [
     "MAML",
     "Algorithm",
     "FirstOrderMAML",
+    "MAMLPlusPlus",
     "MetaSGD",
     "ProtoMAML",
     "Prototypical",
@@ -33,6 +35,7 @@ ALGORITHMS: dict[str, Any] = {
     "reptile": Reptile,
     "proto-maml": ProtoMAML,
     "cavia": CAVIA,
+    "maml++": MAMLPlusPlus,
     "protonet": Prototypical,
 }
 """Name of a record of `metabridge.configs.algorithms` → the class whose `from_config` makes the algorithm."""
