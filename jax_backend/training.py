@@ -46,13 +46,11 @@ class Learner:
         self.run = run
         self.dtype = dtype
         self.device = device
-        self._programs = _programs(run.model, run.algorithm, run.optimiser, run.episode, device.platform)
-        self.algorithm = self._programs.algorithm
+        self._start_counting(0)
         with self._precision():
             self.params = from_neutral(parameters, run.layers, dtype, device)
             # Committed to the device like everything else: otherwise the second step would compile again.
             self.optimiser_state = jax.device_put(self._programs.optimiser.init(self.params), device)
-        self._start_counting(0)
 
     def _precision(self) -> AbstractContextManager[Any]:
         return precision(self.dtype)
@@ -62,6 +60,15 @@ class Learner:
             none = Attempt(np.int32(steps_done), np.zeros(3, self.dtype))
             done, refused = jax.device_put((none.step, none), self.device)
         self._counter = StepCounter(steps_done, done, refused)
+        self._choices: AlgorithmConfig | None = None
+        self._follow_schedule()
+
+    def _follow_schedule(self) -> None:
+        """Take the algorithm with the choices of the next meta-step."""
+        run, choices = self.run, self.run.algorithm.at_step(self._counter.attempts)
+        if choices != self._choices:
+            self._programs = _programs(run.model, choices, run.optimiser, run.episode, self.device.platform)
+            self._choices, self.algorithm = choices, self._programs.algorithm
 
     @property
     def steps_done(self) -> int:
@@ -79,7 +86,9 @@ class Learner:
             self.params, self.optimiser_state, numbers, done, refused = self._programs.step(
                 self.params, self.optimiser_state, counter.done, counter.refused, batch
             )
-        return counter.add(Attempt(counter.done, numbers), done, refused)
+        loss_before = counter.add(Attempt(counter.done, numbers), done, refused)
+        self._follow_schedule()
+        return loss_before
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
         """The meta-loss at the current parameters and its gradient, as neutral parameters."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metabridge.adaptation.trees import flatten, unflatten
 from metabridge.checks import check_instance
-from metabridge.configs import RunConfig
+from metabridge.configs import AlgorithmConfig, RunConfig
 from metabridge.networks.layers import Chain
 from metabridge.networks.parameters import Parameters, parameter_shapes
 from metabridge.networks.parts import join_parts, split_parts
@@ -46,9 +46,8 @@ class Learner:
         classifies = run.episode.ways is not None
         # Parameters come from outside, so names and shapes suffice; drawing some would move the random state.
         with torch.device("meta"):
-            modules = {part: build_model(table) for part, table in run.parts.items() if isinstance(table, Chain)}
-        loss = cross_entropy if classifies else mean_squared_error
-        self.algorithm = ALGORITHMS[run.algorithm.name].from_config(run.algorithm, modules, loss, run.episode.ways)
+            self._modules = {part: build_model(table) for part, table in run.parts.items() if isinstance(table, Chain)}
+        self._loss = cross_entropy if classifies else mean_squared_error
         self.optimiser = from_config(run.optimiser)
         self.params = from_neutral(parameters, run.layers, self.dtype, device)
         self.optimiser_state = _counts_on_device(self.optimiser.init(self.params), device)
@@ -58,6 +57,15 @@ class Learner:
         done = torch.tensor(steps_done, device=self.device)
         none = Attempt(done, torch.zeros(3, dtype=self.dtype, device=self.device))
         self._counter = StepCounter(steps_done, done, none)
+        self._choices: AlgorithmConfig | None = None
+        self._follow_schedule()
+
+    def _follow_schedule(self) -> None:
+        """Take the algorithm with the choices of the next meta-step."""
+        choices = self.run.algorithm.at_step(self._counter.attempts)
+        if choices != self._choices:
+            made = ALGORITHMS[choices.name].from_config(choices, self._modules, self._loss, self.run.episode.ways)
+            self._choices, self.algorithm = choices, made
 
     @property
     def steps_done(self) -> int:
@@ -80,7 +88,9 @@ class Learner:
         attempt = Attempt(counter.done, numbers)
         self.params = _choose(accepted, params, self.params)
         self.optimiser_state = _choose(accepted, state, self.optimiser_state)
-        return counter.add(attempt, counter.done + accepted, _choose(accepted, counter.refused, attempt))
+        loss_before = counter.add(attempt, counter.done + accepted, _choose(accepted, counter.refused, attempt))
+        self._follow_schedule()
+        return loss_before
 
     def meta_gradient(self, batch: Batch) -> tuple[float, Parameters]:
         """The meta-loss at the current parameters and its gradient, as neutral parameters."""

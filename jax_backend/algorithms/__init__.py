@@ -10,6 +10,7 @@ from jax_backend.algorithms.fomaml import FirstOrderMAML
 from jax_backend.algorithms.imaml import ImplicitMAML
 from jax_backend.algorithms.lrd2 import LRD2
 from jax_backend.algorithms.maml import MAML
+from jax_backend.algorithms.maml_plus_plus import MAMLPlusPlus
 from jax_backend.algorithms.matching import Matching
 from jax_backend.algorithms.meta_sgd import MetaSGD
 from jax_backend.algorithms.metaoptnet import MetaOptNet
@@ -30,6 +31,7 @@ __all__ = [
     "EmbeddingAlgorithm",
     "FirstOrderMAML",
     "ImplicitMAML",
+    "MAMLPlusPlus",
     "Matching",
     "MetaOptNet",
     "MetaSGD",
@@ -48,6 +50,7 @@ ALGORITHMS: dict[str, Any] = {
     "reptile": Reptile,
     "proto-maml": ProtoMAML,
     "cavia": CAVIA,
+    "maml++": MAMLPlusPlus,
     "protonet": Prototypical,
     "matching": Matching,
     "relation": RelationNetwork,

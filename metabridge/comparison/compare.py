@@ -156,7 +156,7 @@ class _Gradients:
 
     def measure(self, parameters: Parameters) -> MetaGradient:
         """All that the algorithm's record allows to ask of the meta-gradients at these parameters."""
-        algorithm = self.run.algorithm
+        algorithm = self.run.algorithm.at_step(0)
         exact = {name: np.asarray(array, np.float64) for name, array in parameters.items()}
         found = MetaGradient(0.0, "before")
         gradients = {}

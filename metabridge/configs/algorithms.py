@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+from metabridge.adaptation.multi_step import check_progress
 from metabridge.checks import check_choice, check_count, check_positive, require
 from metabridge.configs.record import Config
 from metabridge.networks.layers import (
@@ -33,6 +34,7 @@ __all__ = [
     "ImplicitMAMLConfig",
     "LRD2Config",
     "MAMLConfig",
+    "MAMLPlusPlusConfig",
     "MatchingConfig",
     "MetaOptNetConfig",
     "MetaSGDConfig",
@@ -97,6 +99,14 @@ class AlgorithmConfig(Config):
         """
         del network, ways
         return {}
+
+    def at_step(self, step: int) -> "AlgorithmConfig":
+        """The choices at a meta-step (0, 1, …), without schedules; equal records are one program.
+
+        A learner asks at every meta-step. An algorithm whose choices follow no schedule is the same at all of them.
+        """
+        del step
+        return self
 
     def with_second_order(self) -> "AlgorithmConfig":
         """The same algorithm with second derivatives in its meta-gradient."""
@@ -370,6 +380,59 @@ class CAVIAConfig(MAMLConfig):
         return {"maps": Free(tuple(maps))}
 
 
+STAGES = 10
+"""Steps of an annealing: few, since each is a program of its own."""
+
+
+@dataclass(frozen=True)
+class MAMLPlusPlusConfig(MAMLConfig):
+    """MAML with learned rates and a loss after every step; the other attributes as in `MAMLConfig`.
+
+    Attributes:
+        inner_lr: every rate at first.
+        progress: how the losses after the inner steps count at first: from 0, all alike, to 1, nearly the last alone;
+            see `metabridge.adaptation.multi_step`.
+        annealing: meta-steps in which `progress` goes to 1, in ten stages; 0 leaves it as it is.
+        first_order_steps: meta-steps of first order with which training begins. The paper's are half of all.
+    """
+
+    name: ClassVar[str] = "maml++"
+    title: ClassVar[str] = "MAML++"
+    reference: ClassVar[str] = "Antoniou, Edwards, Storkey 2019, arXiv 1810.09502"
+
+    inner_steps: int = 5
+    progress: float = 0.0
+    annealing: int = 5000
+    first_order_steps: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_progress(self.progress)
+        check_count(self.annealing, "annealing", least=0)
+        check_count(self.first_order_steps, "first_order_steps", least=0)
+
+    def parts(self, network: Chain, ways: int | None) -> dict[str, Layer]:
+        """A rate for every parameter and step."""
+        del ways
+        rate = Parameter((self.inner_steps,), self.inner_lr, self.inner_lr)
+        return {"rates": Free(tuple((name, rate) for name, _ in network.parameters()))}
+
+    def at_step(self, step: int) -> "MAMLPlusPlusConfig":
+        """The weights of the losses and the order of derivatives at a meta-step."""
+        done = min(step * STAGES // self.annealing, STAGES) / STAGES if self.annealing else 0.0
+        return replace(
+            self,
+            first_order=self.first_order or step < self.first_order_steps,
+            progress=self.progress + (1 - self.progress) * done,
+            annealing=0,
+            first_order_steps=0,
+        )
+
+    def with_second_order(self) -> AlgorithmConfig:
+        """The same algorithm of second order, from the first meta-step on."""
+        return replace(self, first_order=False, first_order_steps=0)
+
+
 @dataclass(frozen=True)
 class PrototypicalConfig(AlgorithmConfig):
     """Prototypical networks."""
@@ -537,6 +600,7 @@ ALGORITHMS: dict[str, type[AlgorithmConfig]] = {
         ReptileConfig,
         ProtoMAMLConfig,
         CAVIAConfig,
+        MAMLPlusPlusConfig,
         PrototypicalConfig,
         MatchingConfig,
         RelationConfig,

@@ -60,12 +60,13 @@ class StepCounter:
     Attributes:
         done: meta-steps done, on the device.
         refused: the last refused attempt, on the device.
+        attempts: meta-steps done before and attempted since, known without waiting for the device.
     """
 
     def __init__(self, steps_done: int, done: Any, refused: Attempt) -> None:
         self.done = done
         self.refused = refused
-        self._attempts = steps_done
+        self.attempts = steps_done
         self._known = 0
 
     @property
@@ -82,7 +83,7 @@ class StepCounter:
             refused: the last refused attempt, which may be this one.
         """
         self.done, self.refused = done, refused
-        self._attempts += 1
+        self.attempts += 1
         return StepLoss(attempt, self)
 
     def acknowledge(self) -> None:
@@ -91,7 +92,7 @@ class StepCounter:
 
     def check(self) -> None:
         """Raise `FloatingPointError` if a step was refused and its loss has not been read."""
-        refusals = self._attempts - self.steps_done
+        refusals = self.attempts - self.steps_done
         if refusals <= self._known:
             return
         try:

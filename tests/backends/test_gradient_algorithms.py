@@ -9,11 +9,12 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
-from tolerances import assert_close
+from tolerances import assert_close, assert_differs, assert_identical
 
 from backends.problems import PROBLEMS
-from backends.test_algorithms import computed, problem
-from metabridge.configs import CAVIAConfig, ModelConfig
+from backends.test_algorithms import computed, problem, start
+from metabridge.adaptation.multi_step import multi_step_weights
+from metabridge.configs import CAVIAConfig, MAMLPlusPlusConfig, ModelConfig
 from metabridge.networks.tables import network_layers
 
 
@@ -81,10 +82,19 @@ def cavia(run, params, task):
     return loss_and_slope(context, *task["test"])[0]
 
 
+def maml_plus_plus(run, params, task):
+    """Rates by name and step; the mean of the query losses after the two steps, as training begins."""
+    network = {key: value for key, value in params.items() if not key.startswith("rates.")}
+    steps = run.algorithm.inner_steps
+    visited = descend(run.model, network, task, lambda name, step: params[f"rates.{name}"][step], steps)
+    return sum(query_loss(run.model, each, task) for each in visited[1:]) / steps
+
+
 REFERENCES = {
     "reptile": reptile,
     "proto-maml": by_complex_steps(proto_maml),
     "cavia": by_complex_steps(cavia),
+    "maml++": by_complex_steps(maml_plus_plus),
 }
 """Algorithm → value and gradient of one task: `(run, params, task)` → (meta-loss, meta-gradient)."""
 
@@ -149,3 +159,53 @@ def test_a_map_names_a_parameter(backend):
     params = {"network": {"w": ones[0, 0]}, "maps": {"v": backend.array(np.ones((1, 2), np.float32))}}
     with pytest.raises(ValueError, match=r"`params\['maps'\]` .* 'v'"):
         cavia.loss(params, {"train": (ones, ones), "test": (ones, ones)})
+
+
+def test_weights_of_a_multi_step_loss_move_to_the_last_step():
+    for progress in (0.0, 0.3, 0.97, 1.0):
+        weights = multi_step_weights(5, progress)
+        assert sum(weights) == pytest.approx(1)
+        assert weights[:4] == (max(1 - progress, 0.03) / 5,) * 4
+    assert multi_step_weights(1, 0.5) == (1.0,)
+    for wrong in (-0.1, 1.1, float("nan")):
+        with pytest.raises(ValueError, match="`progress` must be"):
+            multi_step_weights(5, wrong)
+    with pytest.raises(ValueError, match="`steps` must be a positive integer, got 0"):
+        multi_step_weights(0, 0.5)
+
+
+def test_a_schedule_has_few_stages():
+    record = MAMLPlusPlusConfig(annealing=100, first_order_steps=30, progress=0.5)
+    stages = list(dict.fromkeys(record.at_step(step) for step in range(1000)))
+    assert [stage.progress for stage in stages] == pytest.approx([0.5 + 0.05 * number for number in range(11)])
+    assert [stage.first_order for stage in stages] == [True] * 3 + [False] * 8
+    assert all(stage.at_step(7) == stage for stage in stages)
+    assert record.at_step(0).omits_second_order
+    assert not record.with_second_order().at_step(0).omits_second_order
+    assert MAMLPlusPlusConfig(annealing=0, progress=0.2).at_step(10**6).progress == 0.2
+    for field in ("annealing", "first_order_steps"):
+        with pytest.raises(ValueError, match=f"`{field}` must be an integer of at least 0, got -1"):
+            MAMLPlusPlusConfig(**{field: -1})
+
+
+def test_a_learner_follows_the_schedule(backend):
+    """First order at the first meta-step, then second; a learner that loads a state takes up the schedule there."""
+    chosen = problem("maml++", annealing=2, first_order_steps=1)
+    learner, batch = start(backend, chosen)
+    for step in range(3):
+        fixed = replace(chosen, run=replace(chosen.run, algorithm=chosen.run.algorithm.at_step(step)))
+        other = backend.backend.Backend("cpu", "float64").learner(fixed.run, learner.parameters())
+        assert fixed.run.algorithm.first_order == (step == 0)
+        assert_identical(learner.meta_gradient(batch)[1], other.meta_gradient(batch)[1])
+        float(learner.step(batch))
+    resumed, _ = start(backend, chosen)
+    assert_differs(learner.meta_gradient(batch)[1], resumed.meta_gradient(batch)[1])
+    resumed.load_state(learner.state())
+    assert_identical(learner.meta_gradient(batch)[1], resumed.meta_gradient(batch)[1])
+
+
+def test_every_inner_step_has_a_weight(backend):
+    kit = backend
+    for weights in ((0.5,), (0.5, -0.5), (0.5, float("inf"))):
+        with pytest.raises(ValueError, match="`weights` must be 2 finite numbers of at least 0, one for every inner"):
+            kit.algorithms.MAMLPlusPlus(lambda p, x: x, kit.functional.cross_entropy, steps=2, weights=weights)

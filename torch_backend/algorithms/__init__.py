@@ -10,6 +10,7 @@ from torch_backend.algorithms.fomaml import FirstOrderMAML
 from torch_backend.algorithms.imaml import ImplicitMAML
 from torch_backend.algorithms.lrd2 import LRD2
 from torch_backend.algorithms.maml import MAML
+from torch_backend.algorithms.maml_plus_plus import MAMLPlusPlus
 from torch_backend.algorithms.matching import Matching
 from torch_backend.algorithms.meta_sgd import MetaSGD
 from torch_backend.algorithms.metaoptnet import MetaOptNet
@@ -30,6 +31,7 @@ __all__ = [
     "EmbeddingAlgorithm",
     "FirstOrderMAML",
     "ImplicitMAML",
+    "MAMLPlusPlus",
     "Matching",
     "MetaOptNet",
     "MetaSGD",
@@ -48,6 +50,7 @@ ALGORITHMS: dict[str, Any] = {
     "reptile": Reptile,
     "proto-maml": ProtoMAML,
     "cavia": CAVIA,
+    "maml++": MAMLPlusPlus,
     "protonet": Prototypical,
     "matching": Matching,
     "relation": RelationNetwork,
