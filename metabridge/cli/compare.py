@@ -26,7 +26,7 @@ def compare(
     shots: Annotated[int | None, typer.Option(help="Support examples per class. [benchmark's default]")] = None,
     test_shots: Annotated[int | None, typer.Option(help="Query examples per class. [benchmark's default]")] = None,
     algorithm: Annotated[
-        str, typer.Option(help="maml, fomaml (first-order MAML), anil, meta-sgd or protonet (prototypical networks).")
+        str, typer.Option(help="maml, fomaml, anil, meta-sgd, imaml, reptile, proto-maml, cavia or protonet.")
     ] = "maml",
     inner_steps: Annotated[
         int | None, typer.Option(help="Gradient steps on the support set. [benchmark's default]")
