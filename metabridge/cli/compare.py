@@ -25,9 +25,7 @@ def compare(
     ways: Annotated[int | None, typer.Option(help="Classes per task. [benchmark's default]")] = None,
     shots: Annotated[int | None, typer.Option(help="Support examples per class. [benchmark's default]")] = None,
     test_shots: Annotated[int | None, typer.Option(help="Query examples per class. [benchmark's default]")] = None,
-    algorithm: Annotated[
-        str, typer.Option(help="Name of an algorithm, such as maml or protonet; an unknown one lists them all.")
-    ] = "maml",
+    algorithm: Annotated[str, typer.Option(help=f"One of {', '.join(ALGORITHMS)}; see docs/algorithms.md.")] = "maml",
     inner_steps: Annotated[
         int | None, typer.Option(help="Gradient steps on the support set. [benchmark's default]")
     ] = None,

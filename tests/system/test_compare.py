@@ -4,7 +4,8 @@ import html
 import json
 import re
 import shlex
-from dataclasses import replace
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from metabridge import EpisodeBatch, EpisodeLoader
 from metabridge.backends import load_backend
 from metabridge.cli.app import app
 from metabridge.cli.common import print_table
+from metabridge.cli.compare import repeating_command
 from metabridge.comparison.compare import compare
 from metabridge.configs import ALGORITHMS, RunConfig
 from metabridge.datasets.catalogue import BENCHMARKS
@@ -399,6 +401,33 @@ def test_the_printed_command_repeats_the_run(tmp_path, monkeypatch):
         invoke(*shlex.split(command)[2:])
     assert runs == [RunConfig.from_dict(content["manifest"]["run"])]
     assert runs[0].test_episodes == content["test_episodes"] == 8
+
+
+@pytest.mark.parametrize("dataset", ["sinusoid", "letter", "omniglot"])
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_every_run_of_the_command_line_has_its_command(monkeypatch, algorithm, dataset):
+    record, seen = ALGORITHMS[algorithm], []
+    if dataset == "sinusoid" and not record.solves_regression:
+        pytest.skip("no regression")
+
+    def remember(run, root):
+        seen.append(run)
+        raise FileNotFoundError("far enough")
+
+    monkeypatch.setattr("metabridge.runs.recipes.make_meta_datasets", remember)
+    words = ["--algorithm", algorithm, "--dataset", dataset, "--meta-lr", "0.02", "--steps", "3", "--quick"]
+    choices = {each.name for each in fields(record)}
+    if "inner_lr" in choices:
+        words += ["--inner-lr", "0.03"]
+    if "first_order" in choices:
+        words += ["--first-order"]
+    with pytest.raises(FileNotFoundError, match="far enough"):
+        invoke(*words)
+    command = repeating_command(seen[0], Path("a b"), "cpu", Path("report"))
+    with pytest.raises(FileNotFoundError, match="far enough"):
+        invoke(*shlex.split(command)[2:])
+    assert seen[0] == seen[1]
+    assert algorithm in re.sub(r"\s", "", CliRunner().invoke(app, ["compare", "-h"]).stdout)  # lines break at hyphens
 
 
 @pytest.mark.parametrize(
