@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from metabridge.cli.common import Root, check_file, check_folder, print_table
+from metabridge.configs import ALGORITHMS
 
 if TYPE_CHECKING:
     from metabridge.configs import RunConfig
