@@ -9,7 +9,7 @@ from tolerances import assert_close, assert_differs
 from backends.problems import PROBLEMS
 from backends.test_algorithms import computed, problem, start
 from backends.test_support_classifiers import WAYS, attention, full_context, one_hot, plain_svm
-from metabridge.configs import LRD2Config, MatchingConfig, MetaOptNetConfig, R2D2Config, RelationConfig, RunConfig
+from metabridge.configs import MatchingConfig, R2D2Config, RelationConfig, RunConfig
 from metabridge.networks.layers import Convolution, Flatten, MaxPool, chain, feature_count
 from metabridge.networks.parameters import parameter_shapes
 
@@ -173,21 +173,3 @@ def test_parts_follow_from_the_network():
         ValueError, match="`layer` must hold a layer that says how many features it yields, got Flatten"
     ):
         feature_count(Flatten())
-
-
-@pytest.mark.parametrize(
-    ("record", "field", "value", "message"),
-    [
-        (MatchingConfig, "full_context", 1, "true or false"),
-        (MatchingConfig, "processing_steps", 0, "a positive integer"),
-        (RelationConfig, "hidden", 0, "a positive integer"),
-        (R2D2Config, "reg_lambda", 0.0, "a positive finite number"),
-        (R2D2Config, "scale", -1.0, "a positive finite number"),
-        (LRD2Config, "newton_steps", 0, "a positive integer"),
-        (MetaOptNetConfig, "penalty", 0.0, "a positive finite number"),
-        (MetaOptNetConfig, "iterations", 0, "a positive integer"),
-    ],
-)
-def test_records_refuse_what_cannot_be(record, field, value, message):
-    with pytest.raises(ValueError, match=f"`{field}` must be {message}, got {value}"):
-        record(**{field: value})
