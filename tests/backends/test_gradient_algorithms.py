@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import oracle
 import pytest
+from helpers import every
 from tolerances import assert_close, assert_differs, assert_identical
 
 from backends.problems import PROBLEMS
@@ -179,7 +180,7 @@ def test_a_schedule_has_few_stages():
     stages = list(dict.fromkeys(record.at_step(step) for step in range(1000)))
     assert [stage.progress for stage in stages] == pytest.approx([0.5 + 0.05 * number for number in range(11)])
     assert [stage.first_order for stage in stages] == [True] * 3 + [False] * 8
-    assert all(stage.at_step(7) == stage for stage in stages)
+    assert every(stage.at_step(7) == stage for stage in stages)
     assert record.at_step(0).omits_second_order
     assert not record.with_second_order().at_step(0).omits_second_order
     assert MAMLPlusPlusConfig(annealing=0, progress=0.2).at_step(10**6).progress == 0.2

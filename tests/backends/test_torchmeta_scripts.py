@@ -6,6 +6,7 @@ from collections import OrderedDict
 
 import numpy as np
 import pytest
+from helpers import every
 
 from metabridge.toy import Sinusoid
 
@@ -304,7 +305,7 @@ def test_a_script_runs_after_its_imports_change(torch_kit, name):
     assert len(names["losses"]) >= 2
     assert np.isfinite(names["losses"]).all()
     assert names["gradients"]
-    assert all(each is not None and each.isfinite().all() for each in names["gradients"])
+    assert every(each is not None and each.isfinite().all() for each in names["gradients"])
     assert any(each.any() for each in names["gradients"])
 
 
@@ -493,7 +494,7 @@ def test_torchmetas_names_are_listed_and_importable(torch_kit):
     from torch_backend import torchmeta
 
     assert len(torchmeta.__all__) == len(set(torchmeta.__all__)) > 50
-    assert all(getattr(torchmeta, name).__doc__ for name in torchmeta.__all__)
+    assert every(getattr(torchmeta, name).__doc__ for name in torchmeta.__all__)
 
 
 def test_own_tasks_of_unequal_sizes_are_refused_in_one_batch(torch_kit):

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from helpers import every
 
 from metabridge import ClassSplitter, CombinationMetaDataset, MetaDataset, Task, WeightedClassSplitter
 from metabridge.adaptation.task_maps import check_batch
@@ -137,7 +138,7 @@ def test_a_splitter_divides_a_task(kind, name):
         if kind == "classification":
             assert part.targets.tolist() == np.repeat(task.targets[::8], count).tolist()
     again = splitter(task)
-    assert all(np.array_equal(again[split].inputs, part.inputs) for split, part in parts.items())
+    assert every(np.array_equal(again[split].inputs, part.inputs) for split, part in parts.items())
 
 
 def test_the_splitters_seed_decides_how_a_task_is_divided():

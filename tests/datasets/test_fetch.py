@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from helpers import ROOT
+from helpers import ROOT, every
 
 from metabridge.archives import downloaders
 from metabridge.archives.fetch import Archive, fetch, verify
@@ -201,7 +201,7 @@ def test_a_server_s_words_are_printed_without_control_characters(server, origina
         fetch(archive_of(original, urls), downloads, progress=False)
     message = str(caught.value)
     assert "/gone: 404 Client Error:  [31mGone" in message
-    assert all(each.isprintable() for each in message.replace("\n", "")), message
+    assert every(each.isprintable() for each in message.replace("\n", "")), message
 
 
 @pytest.mark.parametrize("place", ["data.zip", ".data.zip.part"])

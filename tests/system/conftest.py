@@ -17,3 +17,9 @@ def small1_archive():
         reason = f"the real Omniglot images are not at {archive}; METABRIDGE_TEST_DATA names another folder"
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     return archive
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch):
+    """Whoever runs the tests may have a narrow terminal, in which tables are cut."""
+    monkeypatch.setenv("COLUMNS", "1000")

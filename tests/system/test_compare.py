@@ -463,7 +463,7 @@ def test_ctrl_c_says_what_was_kept(tmp_path, monkeypatch, is_there):
 def test_a_failed_start_leaves_no_folder(tmp_path, mistake):
     with pytest.raises((ValueError, FileNotFoundError)):
         invoke(*SMALL.split(), *mistake, "--root", tmp_path, "--output", tmp_path / "deep" / "report")
-    assert not any(tmp_path.iterdir())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_report_is_replaced_as_a_whole(comparison, tmp_path, monkeypatch):
