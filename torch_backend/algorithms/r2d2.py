@@ -24,8 +24,8 @@ class R2D2(Algorithm):
         W = argmin ‖X W − Y‖² + λ ‖W‖² = Xᵀ (X Xᵀ + λ I)⁻¹ Y,  outputs(x̂) = α f(x̂) W + β,  meta-loss = loss
 
     Bertinetto, Henriques, Torr, Vedaldi 2019 (arXiv 1805.08136), equations 4 to 6. λ, α and β are learned, λ as its
-    logarithm. β is one number for all outputs. No softmax sees it, so that only a regression has it. The paper does
-    not say where λ and α start.
+    logarithm. β is one number for all outputs. No softmax sees it, so that only a regression has it. Where λ and
+    α start is the record's choice.
 
     `params` is `{"network": …, "head": {"scale": α, "log_lambda": log λ}}`, for a regression with `"bias": β`.
 
