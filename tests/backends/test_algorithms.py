@@ -134,10 +134,16 @@ def test_training_lowers_the_loss_and_reaches_every_parameter(backend, name):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [name if name in ("maml", "protonet") else pytest.param(name, marks=pytest.mark.slow) for name in ALGORITHMS],
+    ("name", "task_map"),
+    # Two algorithms show what the task maps do. Of the others, which vectorise above, the full run tries the loop.
+    [(name, task_map) for name in ("maml", "protonet") for task_map in ("vectorised", "sequential", Chunked(2))]
+    + [
+        pytest.param(name, "sequential", marks=pytest.mark.slow)
+        for name in ALGORITHMS
+        if name not in ("maml", "protonet")
+    ],
+    ids=str,
 )
-@pytest.mark.parametrize("task_map", ["vectorised", "sequential", Chunked(2)], ids=str)
 def test_every_task_map_gives_the_same(backend64, name, task_map):
     chosen, kit = problem(name), backend64
     run, loss = chosen.run, kit.functional.cross_entropy
