@@ -1,7 +1,7 @@
 """`EmbeddingAlgorithm`: what the algorithms have in common that classify embeddings by those of the support set."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import jax
 
@@ -11,6 +11,7 @@ from jax_backend.functional import cross_entropy
 from jax_backend.tasks import Batch
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
+from metabridge.networks.parts import NETWORK, part_of
 
 __all__ = ["EmbeddingAlgorithm"]
 
@@ -31,6 +32,9 @@ class EmbeddingAlgorithm(Algorithm):
         ValueError: if `ways` is below 2, or for an unknown `task_map`.
     """
 
+    choices: tuple[str, ...] = ()
+    """Fields of the record that are arguments of the constructor."""
+
     def __init__(self, model: Model, *, ways: int, task_map: TaskMap = "auto") -> None:
         super().__init__(model, task_map)
         check_count(ways, "ways", least=2)
@@ -44,10 +48,11 @@ class EmbeddingAlgorithm(Algorithm):
         loss: Loss,
         ways: int | None,
         task_map: TaskMap = "auto",
-    ) -> "EmbeddingAlgorithm":
+    ) -> Self:
         """The algorithm of a record."""
-        del config, loss
-        return cls(modules["network"], ways=ways or 0, task_map=task_map)
+        del loss
+        chosen = {name: getattr(config, name) for name in cls.choices}
+        return cls(modules["network"], ways=ways or 0, task_map=task_map, **chosen)
 
     def head(self, params: Any, embeddings: jax.Array, targets: jax.Array, queries: jax.Array) -> jax.Array:
         """Outputs `(m, N)` of embedded queries `(m, D)` from the embedded support set `(n, D)` and its targets."""
@@ -55,7 +60,7 @@ class EmbeddingAlgorithm(Algorithm):
 
     def network_params(self, params: Any) -> Any:
         """The network's part of the meta-parameters."""
-        return params["network"]
+        return part_of(params, NETWORK)
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
         """Outputs `(m, N)` of one task's query set."""

@@ -15,7 +15,7 @@ from jax_backend.solvers import conjugate_gradient, inner_product
 from jax_backend.tasks import Batch
 from metabridge.adaptation.steps import check_steps
 from metabridge.adaptation.task_maps import TaskMap
-from metabridge.checks import check_positive
+from metabridge.checks import check_positive, require
 from metabridge.configs import ImplicitMAMLConfig
 
 __all__ = ["ImplicitMAML"]
@@ -41,10 +41,12 @@ class ImplicitMAML(MAML):
         options: the other arguments of `MAML` but `names` and `adjoint`.
 
     Raises:
-        ValueError: if `proximal` is not positive, or `cg_steps` is negative; see also `MAML`.
+        ValueError: if `proximal` is not positive, `cg_steps` is negative, or `names` is given; see also `MAML`.
     """
 
     def __init__(self, model: Model, loss: Loss, *, proximal: float = 1.0, cg_steps: int = 5, **options: Any) -> None:
+        names = options.get("names")
+        require(names is None, "names", "None: the pull to θ is that of all parameters", names, "leave it out")
         super().__init__(model, loss, adjoint=FirstOrder(), **options)
         check_positive(proximal, "proximal")
         check_steps(cg_steps)

@@ -1,18 +1,15 @@
 """LR-D2 (Bertinetto, Henriques, Torr, Vedaldi 2019, arXiv 1805.08136): logistic regression on learned features."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from jax_backend.algorithms.algorithm import Loss
 from jax_backend.algorithms.embedding import EmbeddingAlgorithm
 from jax_backend.apply import Model
 from jax_backend.functional import logistic_regression
-from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
-from metabridge.configs import LRD2Config
+from metabridge.networks.parts import part_of
 
 __all__ = ["LRD2"]
 
@@ -35,27 +32,16 @@ class LRD2(EmbeddingAlgorithm):
         options: the other arguments of `EmbeddingAlgorithm`.
     """
 
+    choices = ("newton_steps",)
+
     def __init__(self, model: Model, *, newton_steps: int = 5, **options: Any) -> None:
         super().__init__(model, **options)
         check_count(newton_steps, "newton_steps")
         self.newton_steps = newton_steps
 
-    @classmethod
-    def from_config(
-        cls,
-        config: LRD2Config,
-        modules: Mapping[str, Model],
-        loss: Loss,
-        ways: int | None,
-        task_map: TaskMap = "auto",
-    ) -> "LRD2":
-        """The algorithm of a record."""
-        del loss
-        return cls(modules["network"], newton_steps=config.newton_steps, ways=ways or 0, task_map=task_map)
-
     def head(self, params: Any, embeddings: jax.Array, targets: jax.Array, queries: jax.Array) -> jax.Array:
         """Logits `(m, N)`."""
-        head = params["head"]
+        head = part_of(params, "head")
         penalty = jnp.exp(head["log_lambda"])
         weight = logistic_regression(embeddings, targets, penalty, self.ways, self.newton_steps)
         return head["scale"] * (queries @ weight.T)

@@ -15,6 +15,7 @@ from jax_backend.tasks import Batch
 from jax_backend.trees import named_leaves
 from metabridge.adaptation.multi_step import check_weights, multi_step_weights
 from metabridge.adaptation.task_maps import TaskMap
+from metabridge.networks.parts import NETWORK, part_of
 
 __all__ = ["MAMLPlusPlus"]
 
@@ -74,17 +75,17 @@ class MAMLPlusPlus(MAML):
 
     def initial(self, params: Any) -> Any:
         """θ."""
-        return params["network"]
+        return part_of(params, NETWORK)
 
     def inner_optimiser(self, params: Any) -> Optimiser:
         """Gradient descent with the rates α of each step."""
-        rates = named_leaves(params["rates"])
+        rates = named_leaves(part_of(params, "rates"))
         return sgd(lambda step: {name: rate[jnp.minimum(step, len(rate) - 1)] for name, rate in rates.items()})
 
     def task_loss(self, params: Any, task: Batch) -> jax.Array:
         """The weighted losses on one task's query set after each inner step on its support set."""
         queries, targets = task["test"]
-        adapted, losses = params["network"], []
+        adapted, losses = part_of(params, NETWORK), []
         for step, weight in enumerate(self.weights):
             rates = jax.tree.map(lambda rate, step=step: rate[step:], params["rates"])
             adapted = self.adapt({"network": adapted, "rates": rates}, *task["train"], steps=1)

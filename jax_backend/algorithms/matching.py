@@ -1,18 +1,14 @@
 """Matching networks (Vinyals et al. 2016, arXiv 1606.04080): attention over the support set by cosine similarity."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from jax_backend.algorithms.algorithm import Loss
 from jax_backend.algorithms.embedding import EmbeddingAlgorithm
 from jax_backend.apply import Model
 from jax_backend.functional import full_context_embeddings, matching_log_probas, negative_log_likelihood
 from jax_backend.tasks import Batch
-from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
-from metabridge.configs import MatchingConfig
 
 __all__ = ["Matching"]
 
@@ -37,34 +33,17 @@ class Matching(EmbeddingAlgorithm):
         options: the other arguments of `EmbeddingAlgorithm`.
     """
 
+    choices = ("full_context", "processing_steps")
+
     def __init__(self, model: Model, *, full_context: bool = False, processing_steps: int = 5, **options: Any) -> None:
         super().__init__(model, **options)
         check_count(processing_steps, "processing_steps")
         self.full_context = full_context
         self.processing_steps = processing_steps
 
-    @classmethod
-    def from_config(
-        cls,
-        config: MatchingConfig,
-        modules: Mapping[str, Model],
-        loss: Loss,
-        ways: int | None,
-        task_map: TaskMap = "auto",
-    ) -> "Matching":
-        """The algorithm of a record."""
-        del loss
-        return cls(
-            modules["network"],
-            full_context=config.full_context,
-            processing_steps=config.processing_steps,
-            ways=ways or 0,
-            task_map=task_map,
-        )
-
     def network_params(self, params: Any) -> Any:
         """The network's part of the meta-parameters."""
-        return params["network"] if self.full_context else params
+        return super().network_params(params) if self.full_context else params
 
     def head(self, params: Any, embeddings: jax.Array, targets: jax.Array, queries: jax.Array) -> jax.Array:
         """Logarithms `(m, N)` of the probabilities."""

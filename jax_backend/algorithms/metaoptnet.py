@@ -1,17 +1,14 @@
 """MetaOptNet (Lee, Maji, Ravichandran, Soatto 2019, arXiv 1904.03758): a support vector machine on learned features."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-from jax_backend.algorithms.algorithm import Loss
 from jax_backend.algorithms.embedding import EmbeddingAlgorithm
 from jax_backend.apply import Model
 from jax_backend.functional import support_vector_machine
-from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count, check_positive
-from metabridge.configs import MetaOptNetConfig
+from metabridge.networks.parts import part_of
 
 __all__ = ["MetaOptNet"]
 
@@ -36,31 +33,14 @@ class MetaOptNet(EmbeddingAlgorithm):
         options: the other arguments of `EmbeddingAlgorithm`.
     """
 
+    choices = ("penalty", "iterations")
+
     def __init__(self, model: Model, *, penalty: float = 0.1, iterations: int = 200, **options: Any) -> None:
         super().__init__(model, **options)
         self.penalty = check_positive(penalty, "penalty")
         self.iterations = check_count(iterations, "iterations")
 
-    @classmethod
-    def from_config(
-        cls,
-        config: MetaOptNetConfig,
-        modules: Mapping[str, Model],
-        loss: Loss,
-        ways: int | None,
-        task_map: TaskMap = "auto",
-    ) -> "MetaOptNet":
-        """The algorithm of a record."""
-        del loss
-        return cls(
-            modules["network"],
-            penalty=config.penalty,
-            iterations=config.iterations,
-            ways=ways or 0,
-            task_map=task_map,
-        )
-
     def head(self, params: Any, embeddings: jax.Array, targets: jax.Array, queries: jax.Array) -> jax.Array:
         """Logits `(m, N)`."""
         weight = support_vector_machine(embeddings, targets, self.ways, self.penalty, self.iterations)
-        return params["head"]["scale"] * (queries @ weight.T)
+        return part_of(params, "head")["scale"] * (queries @ weight.T)

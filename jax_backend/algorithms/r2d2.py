@@ -13,6 +13,7 @@ from jax_backend.tasks import Batch
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
 from metabridge.configs import R2D2Config
+from metabridge.networks.parts import part_of
 
 __all__ = ["R2D2"]
 
@@ -64,7 +65,7 @@ class R2D2(Algorithm):
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> jax.Array:
         """Outputs `(m, N)` of one task's query set."""
         del steps  # there are none to take
-        head, (inputs, targets) = params["head"], task["train"]
+        head, (inputs, targets) = part_of(params, "head"), task["train"]
         embeddings, queries = (self.apply(params["network"], each) for each in (inputs, task["test"][0]))
         penalty = jnp.exp(head["log_lambda"])
         weight, _ = ridge_regression(embeddings, targets, penalty, self.ways, scale=False, bias=False)

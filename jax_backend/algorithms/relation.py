@@ -14,6 +14,7 @@ from jax_backend.functional.prototypes import indicators
 from jax_backend.tasks import Batch
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import RelationConfig
+from metabridge.networks.parts import part_of
 
 __all__ = ["RelationNetwork"]
 
@@ -60,7 +61,7 @@ class RelationNetwork(EmbeddingAlgorithm):
         sums = indicators(targets, self.ways).astype(embeddings.dtype).T @ embeddings
         shape = (len(queries), self.ways, queries.shape[-1])
         pairs = jnp.concatenate([jnp.broadcast_to(sums, shape), jnp.broadcast_to(queries[:, None], shape)], -1)
-        scores, _ = run_model(self.relation, params["relation"], pairs.reshape(-1, pairs.shape[-1]))
+        scores, _ = run_model(self.relation, part_of(params, "relation"), pairs.reshape(-1, pairs.shape[-1]))
         return jax.nn.sigmoid(scores.reshape(shape[:2]))
 
     def task_loss(self, params: Any, task: Batch) -> jax.Array:

@@ -27,8 +27,6 @@ from metabridge.sources import ClassSource, HDF5Source, split_classes
 from metabridge.sources.splits import USUAL_FRACTIONS
 
 __all__ = [
-    "_QUICK_EPISODES",
-    "_QUICK_STEPS",
     "RECIPES",
     "WITHOUT_RECIPE",
     "Recipe",

@@ -213,6 +213,8 @@ def test_the_implicit_gradient_of_a_quadratic_is_the_closed_form(backend64):
     assert_close(gradient["w"], expected, "gradient")
     support = tuple(each[0] for each in batch["train"])
     assert float(imaml.residual(params, *support)) < 1e-12
+    with pytest.raises(ValueError, match="`names` must be None: the pull to θ is that of all parameters, got 'w'"):
+        kit.algorithms.ImplicitMAML(imaml.model, imaml.loss_function, optimiser=imaml.optimiser, names="w")
     imaml.steps = 1
     assert float(imaml.residual(params, *support)) > 1e-3
     assert_differs(kit.numpy(imaml.meta_gradient(params, batch)[1]["w"]), expected)

@@ -344,3 +344,22 @@ def test_autocast_keeps_the_digits(torch_kit, name):
     expected = first_of(call(torch_kit, name, *inputs))
     with torch_kit.torch.autocast("cpu", dtype=torch_kit.torch.bfloat16):
         assert_identical(first_of(call(torch_kit, name, *inputs)), expected)
+
+
+@pytest.mark.parametrize("wrong", [3, np.array([1, 2])], ids=str)
+def test_what_holds_no_real_numbers_is_named(backend, wrong):
+    targets = backend.array(np.array([0, 1]))
+    given = backend.array(wrong) if isinstance(wrong, np.ndarray) else wrong
+    with pytest.raises(
+        ValueError, match="`embeddings` must be an? (tensor|array) of floating-point numbers, got .*; conv"
+    ):
+        backend.functional.get_prototypes(given, targets, 2)
+
+
+def test_a_part_that_is_missing_is_named(backend):
+    """The parameters of the network alone, where a head has some of its own."""
+    array = backend.array(np.ones((1, 2, 3), np.float32))
+    task = (array, backend.array(np.zeros((1, 2), np.int64)))
+    heads = backend.algorithms.LRD2(lambda params, inputs: inputs @ params["w"], ways=2)
+    with pytest.raises(ValueError, match="`params` must be a mapping with the part 'network', got 'w'"):
+        heads.predict({"w": backend.array(np.ones((3, 2), np.float32))}, {"train": task, "test": task})

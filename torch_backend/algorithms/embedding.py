@@ -1,12 +1,13 @@
 """`EmbeddingAlgorithm`: what the algorithms have in common that classify embeddings by those of the support set."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 from torch import Tensor
 
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
+from metabridge.networks.parts import NETWORK, part_of
 from torch_backend.algorithms.algorithm import Algorithm, Loss
 from torch_backend.apply import Model
 from torch_backend.functional import cross_entropy
@@ -32,6 +33,9 @@ class EmbeddingAlgorithm(Algorithm):
         ValueError: if `ways` is below 2, or for an unknown `task_map`.
     """
 
+    choices: tuple[str, ...] = ()
+    """Fields of the record that are arguments of the constructor."""
+
     def __init__(
         self, model: Model, *, ways: int, task_map: TaskMap = "auto", randomness: Randomness = "error"
     ) -> None:
@@ -47,10 +51,11 @@ class EmbeddingAlgorithm(Algorithm):
         loss: Loss,
         ways: int | None,
         task_map: TaskMap = "auto",
-    ) -> "EmbeddingAlgorithm":
+    ) -> Self:
         """The algorithm of a record."""
-        del config, loss
-        return cls(modules["network"], ways=ways or 0, task_map=task_map)
+        del loss
+        chosen = {name: getattr(config, name) for name in cls.choices}
+        return cls(modules["network"], ways=ways or 0, task_map=task_map, **chosen)
 
     def head(self, params: Any, embeddings: Tensor, targets: Tensor, queries: Tensor) -> Tensor:
         """Outputs `(m, N)` of embedded queries `(m, D)` from the embedded support set `(n, D)` and its targets."""
@@ -58,7 +63,7 @@ class EmbeddingAlgorithm(Algorithm):
 
     def network_params(self, params: Any) -> Any:
         """The network's part of the meta-parameters."""
-        return params["network"]
+        return part_of(params, NETWORK)
 
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> Tensor:
         """Outputs `(m, N)` of one task's query set."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from metabridge.adaptation.multi_step import check_weights, multi_step_weights
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.adaptation.trees import flatten, map_leaves
+from metabridge.networks.parts import NETWORK, part_of
 from torch_backend.adjoints import FirstOrder, Unrolled
 from torch_backend.algorithms.algorithm import Loss
 from torch_backend.algorithms.maml import MAML
@@ -74,17 +75,17 @@ class MAMLPlusPlus(MAML):
 
     def initial(self, params: Any) -> Any:
         """θ."""
-        return params["network"]
+        return part_of(params, NETWORK)
 
     def inner_optimiser(self, params: Any) -> Optimiser:
         """Gradient descent with the rates α of each step."""
-        rates = flatten(params["rates"])
+        rates = flatten(part_of(params, "rates"))
         return sgd(lambda step: {name: rate[min(step, len(rate) - 1)] for name, rate in rates.items()})
 
     def task_loss(self, params: Any, task: Batch) -> Tensor:
         """The weighted losses on one task's query set after each inner step on its support set."""
         queries, targets = task["test"]
-        adapted, losses = params["network"], []
+        adapted, losses = part_of(params, NETWORK), []
         for step, weight in enumerate(self.weights):
             rates = map_leaves(lambda rate, step=step: rate[step:], params["rates"])
             adapted = self.adapt({"network": adapted, "rates": rates}, *task["train"], steps=1)

@@ -1,14 +1,11 @@
 """MetaOptNet (Lee, Maji, Ravichandran, Soatto 2019, arXiv 1904.03758): a support vector machine on learned features."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
-from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count, check_positive
-from metabridge.configs import MetaOptNetConfig
-from torch_backend.algorithms.algorithm import Loss
+from metabridge.networks.parts import part_of
 from torch_backend.algorithms.embedding import EmbeddingAlgorithm
 from torch_backend.apply import Model
 from torch_backend.functional import support_vector_machine
@@ -36,31 +33,14 @@ class MetaOptNet(EmbeddingAlgorithm):
         options: the other arguments of `EmbeddingAlgorithm`.
     """
 
+    choices = ("penalty", "iterations")
+
     def __init__(self, model: Model, *, penalty: float = 0.1, iterations: int = 200, **options: Any) -> None:
         super().__init__(model, **options)
         self.penalty = check_positive(penalty, "penalty")
         self.iterations = check_count(iterations, "iterations")
 
-    @classmethod
-    def from_config(
-        cls,
-        config: MetaOptNetConfig,
-        modules: Mapping[str, Model],
-        loss: Loss,
-        ways: int | None,
-        task_map: TaskMap = "auto",
-    ) -> "MetaOptNet":
-        """The algorithm of a record."""
-        del loss
-        return cls(
-            modules["network"],
-            penalty=config.penalty,
-            iterations=config.iterations,
-            ways=ways or 0,
-            task_map=task_map,
-        )
-
     def head(self, params: Any, embeddings: Tensor, targets: Tensor, queries: Tensor) -> Tensor:
         """Logits `(m, N)`."""
         weight = support_vector_machine(embeddings, targets, self.ways, self.penalty, self.iterations)
-        return params["head"]["scale"] * (queries @ weight.T)
+        return part_of(params, "head")["scale"] * (queries @ weight.T)

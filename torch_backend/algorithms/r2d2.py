@@ -8,6 +8,7 @@ from torch import Tensor
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.checks import check_count
 from metabridge.configs import R2D2Config
+from metabridge.networks.parts import part_of
 from torch_backend.algorithms.algorithm import Algorithm, Loss
 from torch_backend.apply import Model
 from torch_backend.functional import ridge_regression
@@ -72,7 +73,7 @@ class R2D2(Algorithm):
     def predict_task(self, params: Any, task: Batch, steps: int | None = None) -> Tensor:
         """Outputs `(m, N)` of one task's query set."""
         del steps  # there are none to take
-        head, (inputs, targets) = params["head"], task["train"]
+        head, (inputs, targets) = part_of(params, "head"), task["train"]
         embeddings, queries = (self.apply(params["network"], each) for each in (inputs, task["test"][0]))
         penalty = head["log_lambda"].exp()
         weight, _ = ridge_regression(embeddings, targets, penalty, self.ways, scale=False, bias=False)

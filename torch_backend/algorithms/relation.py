@@ -8,6 +8,7 @@ from torch import Tensor
 
 from metabridge.adaptation.task_maps import TaskMap
 from metabridge.configs import RelationConfig
+from metabridge.networks.parts import part_of
 from torch_backend.algorithms.algorithm import Loss
 from torch_backend.algorithms.embedding import EmbeddingAlgorithm
 from torch_backend.apply import Model, as_model, run_model
@@ -60,7 +61,7 @@ class RelationNetwork(EmbeddingAlgorithm):
         sums = indicators(targets, self.ways).to(embeddings.dtype).T @ embeddings
         shape = (len(queries), self.ways, queries.shape[-1])
         pairs = torch.cat([sums.expand(shape), queries.unsqueeze(1).expand(shape)], -1)
-        scores, _ = run_model(self.relation, params["relation"], pairs.flatten(0, 1))
+        scores, _ = run_model(self.relation, part_of(params, "relation"), pairs.flatten(0, 1))
         return scores.reshape(shape[:2]).sigmoid()
 
     def task_loss(self, params: Any, task: Batch) -> Tensor:
