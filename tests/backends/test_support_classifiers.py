@@ -351,7 +351,7 @@ def test_what_holds_no_real_numbers_is_named(backend, wrong):
     targets = backend.array(np.array([0, 1]))
     given = backend.array(wrong) if isinstance(wrong, np.ndarray) else wrong
     with pytest.raises(
-        ValueError, match="`embeddings` must be an? (tensor|array) of floating-point numbers, got .*; conv"
+        ValueError, match=r"`embeddings` must be an? (tensor|array) of floating-point numbers, got .*; conv"
     ):
         backend.functional.get_prototypes(given, targets, 2)
 
